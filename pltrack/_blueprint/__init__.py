@@ -1,0 +1,1 @@
+"""LangChain's messages, results and parameters as PromptLayer's Prompt Blueprint: pure functions, no I/O."""

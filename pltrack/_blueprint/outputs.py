@@ -1,0 +1,147 @@
+"""What a run answered: a snapshot on the app's thread, its blueprint off it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from .._plain import attempt, clean, peek, text
+from .blocks import said
+from .faults import finish_fault
+from .media import Block
+from .messages import Snapshot, message, snap
+from .usage import Usage, find_usage
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from langchain_core.outputs import LLMResult
+
+_MODEL = ("model_name", "model", "model_id", "modelId", "model_version")
+_FINISH = ("finish_reason", "stop_reason", "stopReason", "finishReason", "done_reason")
+_ID = ("id", "response_id", "request_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run answered; nothing in it changes with LangChain's own objects."""
+
+    candidates: tuple[Snapshot | str, ...] = ()
+    usage: Usage | None = None
+    model_name: str | None = None
+    provider_id: str | None = None
+    finish_reason: str | None = None
+    cache_hit: bool = False
+
+
+def snap_result(
+    response: LLMResult | object | None, run_id: UUID | str | None = None, *, batch_size: int = 1
+) -> Result | None:
+    """Return a snapshot of the run's result, None where there is none; never raise. For the app's thread."""
+    if response is None:
+        return None
+    return attempt(lambda: _result(response, run_id, batch_size), Result())
+
+
+def output(result: Result | None, kind: Literal["chat", "llm"]) -> Block:
+    """Return the blueprint of an answer: all candidates of it; an empty one for a failed call."""
+    candidates = result.candidates if result is not None else ()
+    if kind == "chat":
+        messages = [_assistant(one) for one in candidates]
+        return {"type": "chat", "messages": messages, "input_variables": []}
+    content: list[Block] = []
+    for one in candidates:
+        content += [said(one)] if isinstance(one, str) else message(one)["content"]
+    return {"type": "completion", "content": content, "input_variables": []}
+
+
+def _result(response: object, run_id: UUID | str | None, batch_size: int) -> Result:
+    generations = peek(response, "generations")
+    first = generations[0] if isinstance(generations, list | tuple) and generations else ()
+    candidates = list(first) if isinstance(first, list | tuple) else [first]
+    messages = [peek(one, "message") for one in candidates]
+    llm_output = peek(response, "llm_output")
+    told = [peek(one, "response_metadata") for one in messages if one is not None]
+    infos = [peek(one, "generation_info") for one in candidates]
+    identity = peek(messages[0], "id") if messages and messages[0] is not None else None
+    if not isinstance(identity, str) or identity.startswith(("lc_", "run-")):
+        identity = None
+    return Result(
+        candidates=tuple(map(_candidate, candidates, messages)),
+        usage=find_usage(candidates, llm_output, batch_size),
+        model_name=_undoubled(_first([*told, llm_output, *infos], _MODEL)),
+        provider_id=_first([llm_output, *told], _ID) or identity,
+        finish_reason=_finish_reason(told, infos, llm_output),
+        cache_hit=any(_is_cached(one, run_id) for one in messages if one is not None),
+    )
+
+
+def _candidate(generation: object, answer: object) -> Snapshot | str:
+    if answer is not None:
+        return snap(answer)
+    words = peek(generation, "text")
+    return words if type(words) is str else text(words if words is not None else generation)
+
+
+def _is_cached(answer: object, run_id: UUID | str | None) -> bool:
+    """Return whether LangChain's cache gave the answer: it marks it with a cost of 0.
+
+    A message of this very run is not from the cache, whatever its provider charges. The id of another run
+    proves nothing: fake models hand out the same message again and again.
+    """
+    usage = peek(answer, "usage_metadata")
+    if not isinstance(usage, dict) or usage.get("total_cost") != 0:
+        return False
+    identity = peek(answer, "id")
+    own = run_id is not None and isinstance(identity, str) and identity.startswith(f"lc_run--{run_id}")
+    return not own
+
+
+def _assistant(candidate: Snapshot | str) -> Block:
+    if isinstance(candidate, str):
+        return {"role": "assistant", "content": [said(candidate)] if candidate else []}
+    found = message(candidate)
+    if found["role"] == "user" and "name" in found:  # a free role: it was the model who spoke
+        found["role"] = "assistant"
+    return found
+
+
+def _finish_reason(told: Sequence[Any], infos: Sequence[Any], llm_output: Any) -> str | None:
+    """Return why the model stopped; of several candidates the one that is not whole."""
+    reasons: list[str] = []
+    for holder in (*told, *infos, llm_output):
+        found = _undoubled(_first([holder], _FINISH)) or _incomplete(holder)
+        if found:
+            reasons.append(found)
+    return next((one for one in reasons if finish_fault(one)), reasons[0] if reasons else None)
+
+
+def _incomplete(holder: Any) -> str | None:
+    """Return the reason of OpenAI's Responses API, which has no finish reason but a status."""
+    if not isinstance(holder, dict) or holder.get("status") != "incomplete":
+        return None
+    return _first([holder.get("incomplete_details")], ("reason",)) or "incomplete"
+
+
+def _first(holders: Sequence[Any], names: Sequence[str]) -> str | None:
+    """Return the first of the fields, in the first of the mappings, that says something."""
+    for holder in holders:
+        if not holder or not isinstance(holder, dict):
+            continue
+        for name in names:
+            value = holder.get(name)
+            if value is not None and value != "":
+                return clean(value) if type(value) is str else text(value)
+    return None
+
+
+def _undoubled(words: str | None) -> str | None:
+    """Return "stop" for "stopstop": LangChain joins the strings of several streamed candidates."""
+    if words is None or len(words) < 6:
+        return words
+    for times in range(2, 9):
+        size, rest = divmod(len(words), times)
+        if not rest and size >= 3 and words == words[:size] * times:
+            return words[:size]
+    return words

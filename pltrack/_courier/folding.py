@@ -1,0 +1,107 @@
+"""What goes inside a request's own call, so that four exchanges become one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from .._journal.store import ClaimedNote
+from .._records import Noted
+
+PATHS = {
+    Noted.SCORE: "/rest/track-score",
+    Noted.METADATA: "/rest/track-metadata",
+    Noted.PROMPT: "/rest/track-prompt",
+}
+_MARK = "… [cut by pltrack: {size} characters]"
+_LINK_FIELDS = ("prompt_name", "prompt_version_number", "prompt_input_variables")
+
+
+class Folded(NamedTuple):
+    """A body to send, and the notes that it carries."""
+
+    body: dict[str, Any]
+    notes: tuple[int, ...]
+
+
+def fold(payload: bytes, notes: Sequence[ClaimedNote], allowed: Collection[str]) -> Folded:
+    """Put into a request's body what it has room for: all metadata, one prompt link, one plain score."""
+    body = orjson.loads(payload)
+    carried: list[int] = []
+    for kind, carry in (("metadata", _metadata), ("prompt", _prompt), ("score", _score)):
+        said = [note for note in notes if note.kind == kind]
+        if kind in allowed and said:
+            carried += carry(body, said)
+    return Folded(body, tuple(sorted(carried)))
+
+
+def note_call(note: ClaimedNote) -> tuple[str, bytes]:
+    """Return path and body of a note's own call."""
+    body = orjson.loads(note.payload) | {"request_id": note.pl_id}
+    return PATHS[Noted(note.kind)], orjson.dumps(body)
+
+
+def is_linked(body: dict[str, Any]) -> bool:
+    """Tell whether a body carries a prompt link."""
+    return bool(body.get("prompt_name"))
+
+
+def unlinked(body: dict[str, Any]) -> dict[str, Any]:
+    """Return `body` without its prompt link."""
+    return {key: value for key, value in body.items() if key not in _LINK_FIELDS}
+
+
+def shrunk(body: dict[str, Any]) -> dict[str, Any] | None:
+    """Return `body` with its longest texts cut and marked with their size, None when nothing is left to cut."""
+    longest = max((len(text) for text in _texts(body)), default=0)
+    limit = longest // 4
+    if limit < 64:
+        return None
+    cut: dict[str, Any] = _cut(body, limit)
+    return cut
+
+
+def _metadata(body: dict[str, Any], notes: Sequence[ClaimedNote]) -> list[int]:
+    for note in notes:
+        body["metadata"] = {**body.get("metadata", {}), **orjson.loads(note.payload)["metadata"]}
+    return [note.seq for note in notes]
+
+
+def _prompt(body: dict[str, Any], notes: Sequence[ClaimedNote]) -> list[int]:
+    # A label has no field in the call, and of several links the last one holds: then each goes by itself, in order.
+    link = orjson.loads(notes[0].payload)
+    if len(notes) > 1 or "label" in link or "version" not in link:
+        return []
+    body["prompt_name"] = link["prompt_name"]
+    body["prompt_version_number"] = link["version"]
+    body["prompt_input_variables"] = link["prompt_input_variables"]
+    return [notes[0].seq]
+
+
+def _score(body: dict[str, Any], notes: Sequence[ClaimedNote]) -> list[int]:
+    plain = [note for note in notes if "name" not in orjson.loads(note.payload)]
+    # 0 at log time means "no score", and two scores need an order: then each goes by itself.
+    if len(plain) != 1 or (score := orjson.loads(plain[0].payload)["score"]) == 0:
+        return []
+    body["score"] = score
+    return [plain[0].seq]
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _cut(value: Any, limit: int) -> Any:
+    if isinstance(value, str):
+        return value[:limit] + _MARK.format(size=len(value)) if len(value) > limit else value
+    if isinstance(value, list):
+        return [_cut(each, limit) for each in value]
+    if isinstance(value, dict):
+        return {key: _cut(each, limit) for key, each in value.items()}
+    return value

@@ -1,0 +1,335 @@
+"""LangChain's events to records: one record per run, however many of our handlers see it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+from langchain_core.callbacks.base import BaseCallbackHandler
+
+from . import _runtime
+from ._blueprint import faults, messages, outputs, parameters
+from ._plain import dumps
+from ._records import Call, Kind, Link, Scope, new_id
+from ._request import Request
+from ._runtime import IdCallback, guarded
+
+_LIVE_MOST = 10_000
+_STALE_AFTER = 3600.0
+_USED_MOST = 4_096
+LINK_ATTRIBUTE = "_pltrack_link"
+
+
+class Owner(Protocol):
+    """The session that a handler gathers for."""
+
+    scope: Scope
+    sampled: bool
+
+    def gather(self, request: Request) -> None:
+        """Take a request into this session and those around it."""
+
+    def is_within(self, other: Owner) -> bool:
+        """Tell whether this session is `other` or nested in it."""
+
+
+class _Live:
+    """A run that has started and not ended."""
+
+    __slots__ = ("batch", "call", "callbacks", "handle", "key", "owner", "seen", "task", "thread")
+
+    def __init__(self, key: UUID, call: Call, owner: Owner | None) -> None:
+        self.key = key
+        self.call = call
+        self.owner = owner
+        self.handle = Request(call.id)
+        self.callbacks: list[IdCallback] = []
+        self.seen: list[Handler] = []
+        self.task: asyncio.Task[Any] | None = None
+        self.thread = 0
+        self.batch = 1
+
+
+# Keyed by run id, never by context tokens: ends come in other contexts and threads than their starts.
+_live: dict[UUID, _Live] = {}
+_used: OrderedDict[str, None] = OrderedDict()  # ids given lately: a run id that a user gives twice is two requests
+_by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], dict[UUID, _Live]] = weakref.WeakKeyDictionary()
+_rendered: OrderedDict[str, Link] = OrderedDict()  # texts that registry prompts have lately rendered
+
+
+class Handler(BaseCallbackHandler):
+    """The handler that LangChain sees. No I/O: it takes snapshots and puts them on a queue.
+
+    Identity equality and always true, as LangChain compares and tests handlers; no `__getattr__`, as that
+    would make every call a stream.
+    """
+
+    raise_error = False
+    ignore_chain = ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = True
+
+    def __init__(
+        self,
+        owner: Owner | None = None,
+        tags: tuple[str, ...] = (),
+        on_id: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.owner = owner
+        self.tags = tags
+        self.on_id = on_id
+        self.open = False  # of a session's entry: whether its block is still open
+        self.outer: Handler | None = None  # of a session's entry: what was current before it
+
+    def __repr__(self) -> str:
+        return f"<pltrack handler of {self.owner!r}>" if self.owner else "<pltrack handler>"
+
+    @property
+    def run_inline(self) -> bool:  # type: ignore[override]
+        """Inline, so that async programs pay no thread hop, except where that would starve another handler.
+
+        `AsyncCallbackManager.on_llm_start` calls only the inline handlers as soon as there is one
+        (langchain#39633): asked from there, this answers like the others in the list do.
+        """
+        frame = sys._getframe(1)
+        if frame.f_code.co_name == "<listcomp>" and frame.f_back is not None:
+            frame = frame.f_back
+        if frame.f_code.co_name != "on_llm_start":
+            return True
+        others = getattr(frame.f_locals.get("self"), "handlers", ())
+        return any(each.run_inline for each in others if not isinstance(each, Handler))
+
+    # -- events -------------------------------------------------------------------------------------------
+
+    @guarded
+    def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: UUID, **event: Any
+    ) -> None:
+        """A chat model was called."""
+        self._start("chat", messages, serialized, run_id, event)
+
+    @guarded
+    def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: UUID, **event: Any) -> None:
+        """A completion model was called."""
+        self._start("llm", prompts, serialized, run_id, event)
+
+    @guarded
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **event: Any) -> None:
+        """A piece of a stream arrived; only when the first one did is of interest."""
+        live = _live.get(run_id)
+        if live is not None and live.call.first_token_at is None and (token or _has_content(event.get("chunk"))):
+            live.call.first_token_at = time.time()
+
+    @guarded
+    def on_llm_end(self, response: Any, *, run_id: UUID, **event: Any) -> None:
+        """A model answered."""
+        live = _live.pop(run_id, None)
+        if live is not None:
+            live.call.result = outputs.snap_result(response, live.call.run_id)
+            _finish(live)
+
+    @guarded
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **event: Any) -> None:
+        """A model failed, or whoever read its stream went away."""
+        live = _live.pop(run_id, None)
+        if live is not None:
+            call = live.call
+            call.status, call.error_type, call.error_message = faults.fault(error)
+            if event.get("response") is not None:
+                call.result = outputs.snap_result(event["response"], call.run_id)
+            _finish(live)
+
+    # -- a start ------------------------------------------------------------------------------------------
+
+    def _start(self, kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[str, Any]) -> None:
+        live = _live.get(run_id)
+        if live is not None and self in live.seen:
+            close_unfinished([live], "the same run id was started again")
+            live = None
+        if live is None:
+            live = _begin(kind, inputs, serialized, run_id, event)
+        live.seen.append(self)
+        self._join(live)
+
+    def _join(self, live: _Live) -> None:
+        """Add what this handler knows: its session if that is the innermost, its tags, who wants the id."""
+        if self.tags:
+            live.call.tags += tuple(tag for tag in self.tags if tag not in live.call.tags)
+        if self.on_id is not None:
+            loop = asyncio._get_running_loop()
+            live.callbacks.append(IdCallback(self.on_id, contextvars.copy_context(), loop))
+        owner = self.owner
+        if owner is None or (live.owner is not None and not owner.is_within(live.owner)):
+            return
+        live.owner = owner
+        scope = owner.scope
+        live.call.scope = scope
+        live.call.destination = scope.destination
+        handle = live.handle
+        handle._destination, handle.capture, handle._dropped = scope.destination, scope.capture, not owner.sampled
+        owner.gather(handle)
+
+
+def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[str, Any]) -> _Live:
+    metadata = event.get("metadata")
+    options = event.get("invocation_params")
+    name = _class_path(serialized)
+    provider, model = parameters.model_of(options, metadata, name)
+    runtime = _runtime.get()
+    parent = event.get("parent_run_id")
+    given = inputs[0] if kind == "chat" and inputs else inputs
+    call = Call(
+        id=_own_id(run_id),
+        run_id=str(run_id),
+        kind=kind,
+        parent_run_id=None if parent is None else str(parent),
+        destination=runtime.fingerprint,
+        langchain_tags=tuple(event.get("tags") or ()),
+        langchain_metadata=dumps(metadata) if metadata else b"{}",
+        serialized_name=name,
+        inputs=tuple(map(messages.snap, given)) if kind == "chat" else tuple(given),
+        parameters=parameters.snap_parameters(options, metadata),
+        provider=provider,
+        model=model,
+        link=_link_of(given, kind),
+        started_at=time.time(),
+    )
+    live = _Live(run_id, call, None)
+    live.handle._destination = call.destination
+    live.handle.capture = runtime.settings.capture
+    live.batch = (event.get("options") or {}).get("batch_size") or event.get("batch_size") or 1
+    if len(_live) >= _LIVE_MOST:
+        close_unfinished(list(_live.values())[: _LIVE_MOST // 10], "too many runs without an end")
+    _live[run_id] = live
+    _watch_task(live)
+    return live
+
+
+def _own_id(run_id: UUID) -> str:
+    own = str(run_id)
+    if own in _used:
+        own = new_id()
+    _used[own] = None
+    if len(_used) > _USED_MOST:
+        _used.popitem(last=False)
+    return own
+
+
+def _class_path(serialized: Any) -> str:
+    path = serialized.get("id") if isinstance(serialized, dict) else None
+    return ".".join(map(str, path)) if isinstance(path, list) else ""
+
+
+def _has_content(chunk: Any) -> bool:
+    # The text may be empty where a stream begins with a tool call or with reasoning.
+    message = getattr(chunk, "message", None)
+    return bool(message is not None and (message.content or getattr(message, "tool_call_chunks", None)))
+
+
+# -- an end ---------------------------------------------------------------------------------------------------
+
+
+def _finish(live: _Live) -> None:
+    call = live.call
+    call.ended_at = time.time()
+    if live.task is not None:
+        _by_task.get(live.task, {}).pop(live.key, None)
+    live.handle.finished(call)
+    if live.owner is None or live.owner.sampled:
+        _runtime.get().record(call, live.handle, live.callbacks)
+
+
+def close_unfinished(lives: Iterable[_Live], why: str) -> None:
+    """Record runs that will get no end as far as they came, as a warning."""
+    for live in lives:
+        if _live.pop(live.key, None) is live:
+            call = live.call
+            call.status, call.error_type = "WARNING", "PROVIDER_PARTIAL_RESPONSE"
+            call.error_message = why
+            _finish(live)
+
+
+def close_failed_batch(owner: Owner) -> None:
+    """Close what a failed `generate()` with several prompts left open in this thread: no end will ever come.
+
+    Called when a session is left: a sync `generate` cannot still be running in the thread that leaves.
+    """
+    here = threading.get_ident()
+    left = [
+        live
+        for live in list(_live.values())
+        if live.batch > 1 and live.task is None and live.thread == here and live.owner is owner
+    ]
+    close_unfinished(left, "a neighbour in the same batch failed; LangChain reports no end for this one")
+
+
+def close_stale() -> None:
+    """Close what started long ago and never ended."""
+    before = time.time() - _STALE_AFTER
+    close_unfinished([each for each in list(_live.values()) if each.call.started_at < before], "no end within an hour")
+
+
+def close_all() -> None:
+    """Close what is still open when the process ends."""
+    close_unfinished(list(_live.values()), "still running when the program ended")
+
+
+def _watch_task(live: _Live) -> None:
+    """Notice when the task of a run is over and LangChain said nothing: a cancelled `ainvoke` gets no end."""
+    live.thread = threading.get_ident()
+    if asyncio._get_running_loop() is None:
+        return
+    task = asyncio.current_task()
+    if task is None:
+        return
+    live.task = task
+    runs = _by_task.get(task)
+    if runs is None:
+        runs = _by_task[task] = {}
+        task.add_done_callback(_task_done)
+    runs[live.key] = live
+
+
+@guarded
+def _task_done(task: asyncio.Task[Any]) -> None:
+    runs = _by_task.pop(task, None)
+    if runs:
+        why = "cancelled before an answer came" if task.cancelled() else "its task ended without an answer"
+        close_unfinished(list(runs.values()), why)
+
+
+# -- prompts that link themselves -----------------------------------------------------------------------------
+
+
+def remember_rendered(text: str, link: Link) -> None:
+    """Remember a text that a registry prompt made: completion models get it as a plain string."""
+    _rendered[text] = link
+    _rendered.move_to_end(text)
+    if len(_rendered) > 1_000:
+        _rendered.popitem(last=False)
+
+
+def _link_of(given: Sequence[Any], kind: Kind) -> Link | None:
+    if kind == "llm":
+        return _rendered.get(given[0]) if given and _rendered else None
+    for message in given:
+        link = getattr(message, "__dict__", {}).get(LINK_ATTRIBUTE)
+        if link is not None:
+            return link if isinstance(link, Link) else None
+    return None
+
+
+def _forget() -> None:
+    """In a forked child: the runs under way belong to the parent."""
+    _live.clear()
+    _by_task.clear()
+
+
+_runtime.after_fork.append(_forget)
+_runtime.before_close.append(close_all)

@@ -1,0 +1,119 @@
+"""The journal's tables. Within a major version they change by additions only."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+VERSION = 1
+
+tables = MetaData()
+
+meta = Table("meta", tables, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+
+sessions = Table(
+    "sessions",
+    tables,
+    Column("id", String, primary_key=True),
+    Column("root", String, nullable=False),
+    Column("parent", String, index=True),
+    Column("name", String, nullable=False, default=""),
+    Column("user", String),
+    Column("conversation", String),
+    Column("tags", String, nullable=False, default="[]"),
+    Column("metadata", String, nullable=False, default="{}"),
+    Column("app", String, nullable=False, default=""),
+    Column("started_at", Float, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    tables,
+    # AUTOINCREMENT: a sequence number is never given twice, so that "rows up to here" keeps its meaning.
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("session_id", String, index=True),
+    Column("root", String, index=True),
+    Column("owner", String, nullable=False),  # the process that wrote it
+    Column("app", String, nullable=False, default=""),
+    Column("destination", String, nullable=False),  # fingerprint; empty: recorded without a key
+    Column("state", String, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("lease_until", Float),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("uncertain", Integer, nullable=False, default=0),  # it may have arrived: look before sending again
+    Column("pl_id", Integer, index=True),
+    Column("reason", String),
+    Column("kind", String, nullable=False),
+    Column("provider", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("linked", Integer, nullable=False, default=0),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float, nullable=False),
+    Column("first_token_at", Float),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("reasoning_tokens", Integer),
+    Column("cost", Float),
+    Column("cache_hit", Integer, nullable=False, default=0),
+    Column("payload", LargeBinary, nullable=False),  # the body of /log-request as JSON
+    Column("local_link", String),  # a link to a version that only this journal's registry has, as JSON
+    sqlite_autoincrement=True,
+)
+Index("requests_due", requests.c.due_at, sqlite_where=text("state = 'pending'"))
+Index("requests_leased", requests.c.lease_until, sqlite_where=text("state = 'sending'"))
+
+notes = Table(
+    "notes",
+    tables,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("request_id", String, index=True),
+    Column("pl_id", Integer),
+    Column("kind", String, nullable=False),
+    Column("payload", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("destination", String, nullable=False),
+    Column("state", String, nullable=False),  # as requests, and "waiting" until the request has its id
+    Column("due_at", Float, nullable=False),
+    Column("lease_until", Float),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("reason", String),
+    Column("created_at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("notes_due", notes.c.due_at, sqlite_where=text("state = 'pending'"))
+Index("notes_leased", notes.c.lease_until, sqlite_where=text("state = 'sending'"))
+Index("notes_waiting", notes.c.created_at, sqlite_where=text("state = 'waiting'"))
+Index("notes_target", notes.c.pl_id, notes.c.seq, sqlite_where=text("state in ('pending', 'sending')"))
+
+prompts = Table(
+    "prompts",
+    tables,
+    Column("destination", String, primary_key=True),  # empty: the local registry
+    Column("name", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("payload", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+prompt_labels = Table(
+    "prompt_labels",
+    tables,
+    Column("destination", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("label", String, nullable=False),  # empty: the newest version
+    Column("version", Integer, nullable=False),
+    Column("fetched_at", Float, nullable=False),
+    UniqueConstraint("destination", "name", "label"),
+)

@@ -1,0 +1,162 @@
+"""The thread between the program and the disk: takes records as they come, commits them in groups."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .._records import Barrier, Call, Note, Scope, SessionEnded, Written
+from .._settings import Settings
+from ..errors import JournalError
+
+if TYPE_CHECKING:  # this thread loads them: SQLAlchemy and the converters cost more than the whole first call
+    from .rows import Encoder
+    from .store import Store
+
+log = logging.getLogger("pltrack")
+
+GROUP_SECONDS = 0.02  # under load a group is committed this often; the promise is 50 ms to disk
+_GROUP_MOST = 2_000
+
+
+@dataclass(slots=True)
+class _Group:
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    barriers: list[Barrier] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.sessions) + len(self.requests) + len(self.notes) + len(self.ended)
+
+
+class Writer:
+    """Owns the queue of records and the thread that empties it; `put` is all that the program pays for."""
+
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        encoder: Callable[[Settings], Encoder],
+        on_written: Callable[[bool], None],
+        on_lost: Callable[[int, BaseException], None],
+        most: int,
+    ) -> None:
+        self._open = store
+        self._encoder = encoder
+        self._on_written = on_written
+        self._on_lost = on_lost
+        self._most = most
+        # deque.append and Event.set allocate nothing under a lock of ours: the garbage collector may call
+        # the handler in the middle of anything, this method included.
+        self._queue: deque[tuple[Written, Settings]] = deque()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._idle = True
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, item: Written, settings: Settings) -> bool:
+        """Queue a record; return False when memory is full and it had to be given up."""
+        if len(self._queue) >= self._most and not isinstance(item, Barrier):
+            return False
+        self._queue.append((item, settings))
+        # Waking a thread costs more than queueing: not needed while it is awake, it looks again by itself.
+        if self._idle:
+            self._wake.set()
+        if self._thread is None:
+            self._start()
+        return True
+
+    def warm(self) -> None:
+        """Start the thread and let it load what it needs, before there is anything to write."""
+        if self._thread is None:
+            self._start()
+
+    def hurry(self) -> None:
+        """Commit what is queued without waiting for a group to fill."""
+        self._hurry.set()
+        self._wake.set()
+
+    def close(self, timeout: float) -> bool:
+        """Write what is queued and end the thread; return whether it ended in time."""
+        self._closing = True
+        self.hurry()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            return not self._thread.is_alive()
+        return True
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._run, name="pltrack-writer", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(JournalError):
+            self._open()
+        while True:
+            self._idle = True
+            if not self._queue and not self._closing:
+                self._wake.wait()
+            self._idle = False
+            self._wake.clear()
+            self._drain()
+            if self._closing and not self._queue:
+                return
+            self._hurry.wait(GROUP_SECONDS)
+            self._hurry.clear()
+
+    def _drain(self) -> None:
+        while self._queue:
+            group = self._next_group()
+            if group.size:
+                self._commit(group)
+            for barrier in group.barriers:
+                barrier.reached()
+
+    def _next_group(self) -> _Group:
+        group = _Group()
+        while self._queue and group.size < _GROUP_MOST:
+            item, settings = self._queue.popleft()
+            try:
+                self._add(group, item, self._encoder(settings))
+            except Exception as error:  # noqa: BLE001 -- one odd record must not take its neighbours along
+                self._on_lost(1, error)
+        return group
+
+    def _add(self, group: _Group, item: Written, encoder: Encoder) -> None:
+        match item:
+            case Call():
+                group.requests.append(encoder.request(item))
+            case Note():
+                group.notes.append(encoder.note(item))
+            case Scope():
+                group.sessions.append(encoder.session(item))
+            case SessionEnded():
+                group.ended.append(item.root)
+            case Barrier():
+                group.barriers.append(item)
+
+    def _commit(self, group: _Group) -> None:
+        started = time.monotonic()
+        try:
+            self._open().write(group.sessions, group.requests, group.notes, group.ended)
+        except JournalError as error:
+            self._on_lost(len(group.requests) + len(group.notes), error)
+            return
+        if (took := time.monotonic() - started) > 1:
+            log.info("pltrack: writing %d records took %.1f s", group.size, took)
+        self._on_written(bool(group.notes or group.ended))

@@ -1,0 +1,300 @@
+"""Request handles: what is known of one LLM call, and what can be said about it, now or any day."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import _runtime
+from ._plain import plain, text
+from ._records import Call, Note, Noted
+
+_NAME_MOST = 512
+_KEY_MOST = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotals:
+    """What the calls of a session (or one call) took; cost is None where no price is known."""
+
+    calls: int = 0
+    errors: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    seconds: float = 0.0
+    first_token_seconds: float | None = None
+
+
+class Request:
+    """One LLM call. Its verbs return how many requests they spoke about: 1, or 0 where nothing is tracked."""
+
+    __slots__ = ("__weakref__", "_call", "_destination", "_dropped", "_final", "_id", "_pl_id", "capture")
+
+    def __init__(self, id: str, *, destination: str = "", capture: str = "full", dropped: bool = False) -> None:
+        self._id = id
+        self._destination = destination
+        self._dropped = dropped
+        self._pl_id: int | None = None
+        self._final = False
+        self._call: Call | None = None
+        self.capture = capture
+
+    def __repr__(self) -> str:
+        return f"<pltrack.Request {self._id} request_id={self._pl_id}>"
+
+    @property
+    def id(self) -> str:
+        """The id of our own, known at once; store it to score later from anywhere."""
+        return self._id
+
+    @property
+    def request_id(self) -> int | None:
+        """PromptLayer's id, or None while it is not known; never blocks."""
+        return self._pl_id
+
+    @property
+    def settled(self) -> bool:
+        """Whether PromptLayer has taken it, or refused it for good."""
+        return self._final
+
+    @property
+    def answered(self) -> bool:
+        """Whether the model has answered."""
+        return self._call is not None and self._call.status != "ERROR"
+
+    @property
+    def linked(self) -> bool:
+        """Whether the request linked itself to the prompt that made it."""
+        return self._call is not None and self._call.link is not None
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked."""
+        return None if self._call is None else self._call.model
+
+    @property
+    def status(self) -> str | None:
+        """SUCCESS, WARNING or ERROR once the call is over."""
+        return None if self._call is None else self._call.status
+
+    @property
+    def destination(self) -> str:
+        """The fingerprint of the workspace it goes to; empty without a key."""
+        return self._destination
+
+    @property
+    def usage(self) -> UsageTotals:
+        """Tokens, cost and time of this call."""
+        return totals([self])
+
+    @property
+    def call(self) -> Call | None:
+        """What was recorded, once the call is over."""
+        return self._call
+
+    def finished(self, call: Call) -> None:
+        """Take over what was recorded of the call; for the handler."""
+        self._call = call
+
+    def resolved(self, pl_id: int | None) -> None:
+        """Take PromptLayer's id; for the runtime."""
+        self._pl_id = pl_id
+        self._final = True
+
+    def score(self, score: int, *, name: str | None = None) -> int:
+        """Give this request a score from 0 to 100."""
+        return self.say(Noted.SCORE, score_payload(score, name))
+
+    def metadata(self, metadata: Mapping[str, Any] | None = None, /, **more: Any) -> int:
+        """Add metadata; a key given again replaces its value."""
+        return self.say(Noted.METADATA, metadata_payload(metadata, more))
+
+    def link_prompt(
+        self,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+    ) -> int:
+        """Link this request to a version (or label) of a prompt in the registry."""
+        return self.say(Noted.PROMPT, link_payload(name, variables, version, label))
+
+    def say(self, kind: Noted, payload: Mapping[str, Any] | None) -> int:
+        """Put a checked note into the journal; for the verbs."""
+        if self._dropped or payload is None or not _runtime.is_enabled():
+            return 0
+        self._put(kind, payload)
+        return 1
+
+    def _put(self, kind: Noted, payload: Mapping[str, Any]) -> None:
+        runtime = _runtime.get()
+        destination = self._destination or runtime.fingerprint
+        runtime.put(
+            Note(kind=kind, payload=payload, request_id=self._id, destination=destination, capture=self.capture)
+        )
+
+
+class _NullRequest(Request):
+    """What `s.last` is when nothing was gathered: everything can be said, nothing happens."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<pltrack.Request none>"
+
+    def say(self, kind: Noted, payload: Mapping[str, Any] | None) -> int:
+        return 0
+
+
+class _ByPromptLayerId(Request):
+    """A request known by PromptLayer's id only."""
+
+    __slots__ = ()
+
+    def __init__(self, pl_id: int) -> None:
+        super().__init__(str(pl_id))
+        self.resolved(pl_id)
+
+    def _put(self, kind: Noted, payload: Mapping[str, Any]) -> None:
+        runtime = _runtime.get()
+        runtime.put(Note(kind=kind, payload=payload, pl_id=self._pl_id, destination=runtime.fingerprint))
+
+
+NO_REQUEST = _NullRequest("")
+
+
+def request(id: str | int) -> Request:
+    """Return a handle for a request of any process, by our id (text) or by PromptLayer's (a number)."""
+    if isinstance(id, Request):
+        return id
+    if not isinstance(id, str) and not isinstance(id, bool):
+        try:
+            id = operator.index(id)
+        except TypeError:
+            id = str(id) if type(id).__name__ == "UUID" else id
+    if isinstance(id, bool) or not isinstance(id, str | int) or not str(id).strip():
+        raise TypeError(f"id: expected our id (text) or PromptLayer's (a number), got {id!r}")
+    if isinstance(id, int) or id.strip().isdigit():
+        return _ByPromptLayerId(_positive(int(id)))
+    runtime = _runtime.get()
+    known = runtime.known_handle(id)
+    if isinstance(known, Request):
+        return known
+    handle = Request(id)
+    runtime.watch(id, handle)
+    if runtime.settings.enabled:
+        runtime.refresh([id])
+    return handle
+
+
+def _positive(number: int) -> int:
+    if number <= 0:
+        raise ValueError(f"id: PromptLayer's ids are positive numbers, got {number}")
+    return number
+
+
+# -- checks: at the call, naming the argument, what came and what is allowed ----------------------------------
+
+
+def score_payload(score: object, name: object = None) -> dict[str, Any]:
+    """Check a score and its name."""
+    if isinstance(score, bool | float) or not hasattr(score, "__index__"):
+        raise TypeError(f"score: expected a whole number from 0 to 100, got {_shown(score)}")
+    number = operator.index(score)
+    if not 0 <= number <= 100:
+        raise ValueError(f"score: expected a whole number from 0 to 100, got {number}")
+    return {"score": number} | ({} if name is None else {"name": checked_name("name", name)})
+
+
+def metadata_payload(metadata: object, more: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Check metadata and turn its values to text; None when there is nothing left to say."""
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata: expected a mapping of names to values, got {_shown(metadata)}")
+    said = checked_metadata("metadata", {**(metadata or {}), **more})
+    return {"metadata": said} if said else None
+
+
+def checked_metadata(argument: str, values: Mapping[Any, Any]) -> dict[str, str]:
+    """Return metadata as text by text; None drops a key, containers are refused."""
+    said: dict[str, str] = {}
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{argument}: keys are text, got {_shown(key)}")
+        if not 0 < len(key) <= _KEY_MOST:
+            raise ValueError(f"{argument}: a key has 1 to {_KEY_MOST} characters, got {len(key)}")
+        if isinstance(value, Mapping | list | tuple | set | frozenset | bytes | bytearray):
+            raise TypeError(f"{argument}[{key!r}]: expected a single value, got {type(value).__name__}")
+        if value is not None:
+            said[key] = value if type(value) is str else text(value)
+    return said
+
+
+def link_payload(name: object, variables: object, version: object, label: object) -> dict[str, Any]:
+    """Check a prompt link."""
+    payload: dict[str, Any] = {"prompt_name": checked_name("name", name)}
+    if variables is not None and not isinstance(variables, Mapping):
+        raise TypeError(f"variables: expected a mapping of names to values, got {_shown(variables)}")
+    payload["prompt_input_variables"] = plain(dict(variables or {}))
+    if version is not None and label is not None:
+        raise ValueError("version, label: give one of them, not both")
+    if version is not None:
+        payload["version"] = checked_version(version)
+    if label is not None:
+        payload["label"] = checked_name("label", label)
+    return payload
+
+
+def checked_version(version: object) -> int:
+    """Check the version number of a prompt."""
+    if isinstance(version, bool | float) or not hasattr(version, "__index__"):
+        raise TypeError(f"version: expected a whole number from 1, got {_shown(version)}")
+    number = operator.index(version)
+    if number < 1:
+        raise ValueError(f"version: expected a whole number from 1, got {number}")
+    return number
+
+
+def checked_name(argument: str, name: object) -> str:
+    """Check a name of 1 to 512 characters."""
+    if not isinstance(name, str):
+        raise TypeError(f"{argument}: expected text, got {_shown(name)}")
+    if not 0 < len(name) <= _NAME_MOST:
+        raise ValueError(f"{argument}: expected 1 to {_NAME_MOST} characters, got {len(name)}")
+    return name
+
+
+def _shown(value: object) -> str:
+    shown = repr(value) if isinstance(value, str | int | float | bool | type(None)) else ""
+    return f"{type(value).__name__} {shown[:60]}".rstrip()
+
+
+def totals(requests: list[Request]) -> UsageTotals:
+    """Add up what requests took; first-token time is the first request's that streamed."""
+    calls = [each.call for each in requests]
+    done = [call for call in calls if call is not None]
+    used = [call.result.usage for call in done if call.result is not None and call.result.usage is not None]
+    costs = [cost for call in done if (cost := _cost(call)) is not None]
+    firsts = [call.first_token_at - call.started_at for call in done if call.first_token_at is not None]
+    return UsageTotals(
+        calls=len(calls),
+        errors=sum(call.status == "ERROR" for call in done),
+        input_tokens=sum(each.input_tokens or 0 for each in used),
+        output_tokens=sum(each.output_tokens or 0 for each in used),
+        cost=sum(costs) if costs else None,
+        seconds=sum(max(0.0, call.ended_at - call.started_at) for call in done),
+        first_token_seconds=firsts[0] if firsts else None,
+    )
+
+
+def _cost(call: Call) -> float | None:
+    if call.result is None or call.result.usage is None:
+        return None
+    if call.result.cache_hit:
+        return 0.0
+    from ._blueprint.usage import price  # noqa: PLC0415 -- loads price tables: only for those who ask
+
+    return price(call.provider, call.model, call.result.usage)

@@ -1,0 +1,484 @@
+"""Sessions: the only module with a context variable. What is called inside one is gathered by it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from contextvars import ContextVar
+
+from . import _headers, _runtime, _shapes, _waiting
+from ._records import Note, Noted, Scope, SessionEnded, new_id
+from ._request import (
+    NO_REQUEST,
+    Request,
+    UsageTotals,
+    checked_metadata,
+    checked_name,
+    link_payload,
+    metadata_payload,
+    score_payload,
+    totals,
+)
+from ._settings import Destination
+
+if TYPE_CHECKING:
+    from ._handler import Handler
+
+F = TypeVar("F", bound=Callable[..., Any])
+On = Literal["all", "last"] | Callable[[Request], object]
+
+_hook_registered = False
+
+
+class Session:
+    """A scope that gathers every LangChain call made in it; a handle to all of them afterwards.
+
+    Use it with `with` or `async with`. Tags of nested sessions add up, their metadata merge, and the outer
+    session gathers what the inner one gathers.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        user: str | None = None,
+        conversation: str | None = None,
+        id: str | None = None,
+        api_key: str | None = None,
+        capture: str | None = None,
+    ) -> None:
+        self.id = new_id() if id is None else checked_name("id", id)
+        self._name = _text("name", name)
+        self._tags = checked_tags("tags", tags)
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise TypeError(f"metadata: expected a mapping, got {type(metadata).__name__}")
+        self._metadata = checked_metadata("metadata", metadata or {})
+        self._user = None if user is None else _text("user", user)
+        self._conversation = None if conversation is None else _text("conversation", conversation)
+        self._api_key = None if api_key is None else _text("api_key", api_key)
+        if capture not in (None, "full", "metadata"):
+            raise ValueError(f"capture: expected 'full' or 'metadata', got {capture!r}")
+        self._capture = capture
+        self._joined: _headers.Joined | None = None
+        self._parent: Session | None = None
+        self._scope: Scope | None = None
+        self._requests: dict[str, Request] = {}  # in call order; a request is taken once
+        self._blocks: list[_Attachment] = []
+        self._ended = False
+        self._written = False
+        self.sampled = True
+
+    def __repr__(self) -> str:
+        return f"<pltrack.Session {self.id} with {len(self._requests)} requests>"
+
+    # -- the scope ----------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        block = _Attachment(self)
+        block.__enter__()
+        self._blocks.append(block)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._blocks:
+            self._blocks.pop().__exit__(kind, error, trace)
+        if not self._blocks:
+            self.end()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def attach(self) -> _Attachment:
+        """Return a `with` block in which calls belong to this session again: in another thread or task, or later."""
+        return _Attachment(self)
+
+    def bind(self, function: F) -> F:
+        """Return `function` (sync, async or a generator) so that it runs attached to this session."""
+        if not callable(function):
+            raise TypeError(f"function: expected something callable, got {type(function).__name__}")
+        from ._bound import bound  # noqa: PLC0415 -- wrapt, only for those who bind
+
+        return bound(function, lambda *_: (function, _Attached(self)))  # type: ignore[return-value]
+
+    def follow(self, stream: Any) -> Any:
+        """Return an iterator (sync or async) over `stream` whose calls belong to this session wherever it is read."""
+        if not hasattr(stream, "__iter__") and not hasattr(stream, "__aiter__"):
+            raise TypeError(f"stream: expected something to iterate over, got {type(stream).__name__}")
+        return _shapes.follow(stream, _Attached(self))
+
+    @property
+    def scope(self) -> Scope:
+        """What this session says about its calls; fixed when it is first entered."""
+        if self._scope is None:
+            self._settle_scope()
+            assert self._scope is not None
+        return self._scope
+
+    def is_within(self, other: object) -> bool:
+        """Tell whether this session is `other` or nested in it."""
+        session: Session | None = self
+        while session is not None:
+            if session is other:
+                return True
+            session = session._parent
+        return False
+
+    def gather(self, request: Request) -> None:
+        """Take a request into this session and those around it; for the handler."""
+        self._write()
+        session: Session | None = self
+        while session is not None:
+            session._requests.setdefault(request.id, request)
+            session = session._parent
+
+    def _settle_scope(self) -> None:
+        runtime = _runtime.get()
+        settings = runtime.settings
+        parent = self._parent = _innermost_open()
+        outer = parent.scope if parent is not None else None
+        joined = self._joined
+        if self._api_key:
+            destination = Destination(settings.base_url, self._api_key)
+            runtime.serve([destination])
+            fingerprint = destination.fingerprint
+        else:
+            fingerprint = outer.destination if outer else runtime.fingerprint
+        root = outer.root if outer else joined.root if joined else self.id
+        captures = {settings.capture, self._capture, outer and outer.capture}
+        self._scope = Scope(
+            id=self.id,
+            root=root,
+            name=self._name,
+            parent=outer.id if outer else None,
+            tags=tuple(dict.fromkeys((*(outer.tags if outer else ()), *self._tags))),
+            metadata={**(outer.metadata if outer else {}), **self._metadata},
+            user=self._user or (outer and outer.user),
+            conversation=self._conversation or (outer and outer.conversation),
+            destination=fingerprint,
+            capture="metadata" if "metadata" in captures else "full",
+            started_at=time.time(),
+        )
+        if parent is not None:
+            self.sampled = parent.sampled
+        elif joined is not None:
+            self.sampled = joined.sampled
+        else:
+            self.sampled = _headers.is_sampled(root, settings.sample_rate)
+
+    def _write(self) -> None:
+        if not self._written and self.sampled:
+            self._written = True
+            if self._parent is not None:
+                self._parent._write()
+            _runtime.get().put(self.scope)
+
+    def end(self) -> None:
+        """Let the requests go out without waiting for more notes; leaving the block does it."""
+        self._ended = True
+        if self._requests:
+            _end_session(self)
+
+    # -- what was gathered --------------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """Handles of the calls gathered so far, nested sessions' included, in call order."""
+        return tuple(self._requests.values())
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Our own ids, known at once: the ones to store for later."""
+        return tuple(self._requests)
+
+    @property
+    def last(self) -> Request:
+        """The newest request; with nothing gathered, one that counts and does nothing."""
+        return next(reversed(self._requests.values()), NO_REQUEST)
+
+    @property
+    def usage(self) -> UsageTotals:
+        """What the calls took together."""
+        return totals(list(self._requests.values()))
+
+    @property
+    def request_ids(self) -> tuple[int, ...]:
+        """PromptLayer's ids; waits at most `id_timeout` for those on their way, never where waiting is in vain."""
+        return _waiting.request_ids(self.requests)
+
+    async def arequest_ids(self) -> tuple[int, ...]:
+        """Return what `request_ids` returns, without blocking the event loop."""
+        return await _waiting.arequest_ids(self.requests)
+
+    def wait(self, timeout: float = 5.0) -> dict[str, int | None]:
+        """Wait for PromptLayer's ids; return our id -> PromptLayer's, None for those not known in time."""
+        return _waiting.wait(self.requests, timeout)
+
+    async def await_ids(self, timeout: float = 5.0) -> dict[str, int | None]:
+        """Do what `wait` does without blocking the event loop."""
+        return await _waiting.await_ids(self.requests, timeout)
+
+    # -- verbs --------------------------------------------------------------------------------------------
+
+    def score(self, score: int, *, name: str | None = None, on: On = "all") -> int:
+        """Score the answered requests gathered so far; return how many."""
+        return self._say(Noted.SCORE, score_payload(score, name), on, lambda each: each.answered)
+
+    def metadata(
+        self, metadata: Mapping[str, Any] | None = None, /, *, on: On = "all", **more: Any
+    ) -> int:
+        """Add metadata to the requests gathered so far; return how many."""
+        return self._say(Noted.METADATA, metadata_payload(metadata, more), on, lambda _: True)
+
+    def link_prompt(
+        self,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        on: On = "all",
+    ) -> int:
+        """Link the answered requests that did not link themselves to a prompt's version; return how many."""
+        payload = link_payload(name, variables, version, label)
+        return self._say(Noted.PROMPT, payload, on, lambda each: each.answered and not each.linked)
+
+    def _say(
+        self, kind: Noted, payload: Mapping[str, Any] | None, on: On, fits: Callable[[Request], bool]
+    ) -> int:
+        return sum(each.say(kind, payload) for each in _chosen(self.requests, on) if fits(each))
+
+    # -- across processes ---------------------------------------------------------------------------------
+
+    def headers(self, include: Collection[str] = ()) -> dict[str, str]:
+        """Return HTTP headers that carry this session: its id and the sampling decision, more only where asked.
+
+        Args: include -- any of "tags", "metadata", "user", "conversation", "name".
+        """
+        if isinstance(include, str):
+            raise TypeError("include: expected a set of names such as {'tags'}, got text")
+        return _headers.written(self.scope, self.sampled, frozenset(include), _runtime.get().settings.secret)
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str] | Iterable[tuple[Any, Any]], **options: Any) -> Session:
+        """Return the session that `headers` carry, to be entered here; a new one where they carry none."""
+        joined = _headers.read(headers, _runtime.get().settings.secret)
+        if joined is None:
+            return cls(**options)
+        tags = (*joined.tags, *checked_tags("tags", options.pop("tags", ())))
+        metadata = {**joined.metadata, **(options.pop("metadata", None) or {})}
+        known = {"name": joined.name, "user": joined.user, "conversation": joined.conversation}
+        merged = {key: value for key, value in known.items() if value} | options
+        session = cls(id=joined.id, tags=tags, metadata=metadata, **merged)
+        session._joined = joined
+        return session
+
+
+pl_session = Session
+
+
+class _Attachment:
+    """One stretch of code that runs in a session: sets the context variable, and puts back what was there.
+
+    Never through tokens: whichever task, thread or context leaves it, nothing raises, and blocks that are
+    left out of order do not bring a closed one back.
+    """
+
+    __slots__ = ("_entry", "_session")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._entry: Any = None
+
+    def __enter__(self) -> Session:
+        session = self._session
+        self._entry = _enter(session)
+        return session
+
+    def __exit__(self, *_: object) -> None:
+        if self._entry is not None:
+            _leave(self._entry)
+            self._entry = None
+
+    async def __aenter__(self) -> Session:
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
+
+
+class _Attached:
+    """The life of a bound function or followed stream: attached at each step, nothing to do at the end."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def step(self) -> _Attachment:
+        return _Attachment(self._session)
+
+    def end(self, error: BaseException | None) -> None:
+        """The session goes on."""
+
+
+# -- the context variable -------------------------------------------------------------------------------------
+
+_current: ContextVar[Handler | None] = ContextVar("pltrack_session", default=None)
+
+
+def current_session() -> Session | None:
+    """Return the innermost session that is open here, or None."""
+    return _innermost_open()
+
+
+def _innermost_open() -> Session | None:
+    entry: Any = _current.get()
+    while entry is not None and not entry.open:
+        entry = entry.outer
+    return None if entry is None else entry.owner
+
+
+@_runtime.guarded
+def _enter(session: Session) -> Handler | None:
+    if not _runtime.is_enabled():
+        return None
+    if session._scope is None:
+        session._settle_scope()
+    from ._handler import Handler  # noqa: PLC0415 -- LangChain is loaded when the first session is entered
+
+    _register_hook()
+    entry = Handler(session)
+    entry.open = True
+    entry.outer = _current.get()
+    _current.set(entry)
+    return entry
+
+
+@_runtime.guarded
+def _leave(entry: Any) -> None:
+    entry.open = False
+    here: Any = _current.get()
+    if here is not entry:
+        # Left in another context than it was entered in, or before a block inside it: where it is still set,
+        # it is passed over from now on.
+        return
+    while here is not None and not here.open:
+        here = here.outer
+    _current.set(here)
+
+
+@_runtime.guarded
+def _end_session(session: Session) -> None:
+    from ._handler import close_failed_batch  # noqa: PLC0415 -- loaded since the session gathered something
+
+    close_failed_batch(session)
+    if session._parent is None and session.sampled:
+        _runtime.get().put(SessionEnded(session.scope.root))
+
+
+def _register_hook() -> None:
+    global _hook_registered  # noqa: PLW0603 -- LangChain's list of hooks is per process and has no way back
+    if _hook_registered:
+        return
+    _hook_registered = True
+    runtime = _runtime.get()
+    from langchain_core.tracers.context import register_configure_hook  # noqa: PLC0415 -- 0.7 s
+
+    # Not handle_class: any handler of ours in a user's list would then hide the session's.
+    register_configure_hook(_current, inheritable=True)  # type: ignore[arg-type]
+    runtime.hook_ok = True
+    runtime.lane.writer.warm()
+
+
+# -- sessions of other processes, by id -----------------------------------------------------------------------
+
+
+class SessionHandle:
+    """A session of any process, by its id: what is said holds for the requests that the journal knows then."""
+
+    def __init__(self, id: str) -> None:
+        self.id = checked_name("id", id)
+
+    def __repr__(self) -> str:
+        return f"<pltrack.SessionHandle {self.id}>"
+
+    def __enter__(self) -> Self:
+        raise TypeError("pltrack.session(id) speaks about an earlier session; did you mean pl_session(id=...)?")
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached."""
+
+    __aenter__ = __enter__
+    __aexit__ = __exit__
+
+    def score(self, score: int, *, name: str | None = None) -> None:
+        """Score its answered requests."""
+        self._say(Noted.SCORE, score_payload(score, name))
+
+    def metadata(self, metadata: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Add metadata to its requests."""
+        self._say(Noted.METADATA, metadata_payload(metadata, more))
+
+    def link_prompt(
+        self,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+    ) -> None:
+        """Link its answered requests that did not link themselves."""
+        self._say(Noted.PROMPT, link_payload(name, variables, version, label))
+
+    def _say(self, kind: Noted, payload: Mapping[str, Any] | None) -> None:
+        if payload is not None and _runtime.is_enabled():
+            runtime = _runtime.get()
+            runtime.put(
+                Note(kind=kind, payload=payload, session_id=self.id, destination=runtime.fingerprint)
+            )
+
+
+def session(id: str) -> SessionHandle:
+    """Return a handle for a session of any process by its id."""
+    return SessionHandle(id)
+
+
+# -- checks ---------------------------------------------------------------------------------------------------
+
+
+def checked_tags(argument: str, tags: object) -> tuple[str, ...]:
+    """Check tags: several texts, never one text that would be taken for its letters."""
+    if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
+        raise TypeError(f"{argument}: expected several tags such as ['prod'], got {type(tags).__name__}")
+    found = tuple(tags)
+    for tag in found:
+        checked_name(f"{argument}[...]", tag)
+    return found
+
+
+def _text(argument: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected text, got {type(value).__name__}")
+    return value
+
+
+def _chosen(requests: tuple[Request, ...], on: object) -> Iterable[Request]:
+    if on == "all":
+        return requests
+    if on == "last":
+        return requests[-1:]
+    if callable(on):
+        return [each for each in requests if on(each)]
+    raise ValueError(f"on: expected 'all', 'last' or a function of a Request, got {on!r}")

@@ -1,0 +1,184 @@
+"""What can be set, where it comes from, and what happens to a value that cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from .errors import SettingError
+
+BASE_URL = "https://api.promptlayer.com"
+Redact = Callable[[str, str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where records go: a PromptLayer workspace, known in the journal only by its fingerprint."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name this destination without giving its key away; the empty string is "nowhere yet"."""
+        if not self.api_key:
+            return ""
+        return hashlib.sha256(f"{self.base_url}\0{self.api_key}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that `configure()` takes, with its default; see docs/settings.md for the meanings."""
+
+    api_key: str = field(default="", repr=False)
+    previous_api_keys: tuple[str, ...] = field(default=(), repr=False)
+    base_url: str = BASE_URL
+    journal: Path | None = None
+    app: str = ""
+    enabled: bool = True
+    require_key: bool = False
+    delivery: str = "background"
+    sample_rate: float = 1.0
+    capture: str = "full"
+    redact: bool | Redact = True
+    send_price: bool = False
+    fold: tuple[str, ...] = ("metadata", "prompt", "score")
+    linger: float = 0.5
+    id_timeout: float = 10.0
+    exit_timeout: float = 2.0
+    http_timeout: float = 10.0
+    concurrency: int = 8
+    max_pending: int = 100_000
+    secret: str = field(default="", repr=False)
+
+    @property
+    def destination(self) -> Destination:
+        """The workspace that records without a key of their own go to."""
+        return Destination(self.base_url, self.api_key)
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """Every workspace this process may deliver to: its own first."""
+        return (self.destination, *(Destination(self.base_url, key) for key in self.previous_api_keys))
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Return these settings with `changes` applied; raise SettingError naming what cannot be used."""
+        return replace(self, **{name: _checked(name, value, name) for name, value in changes.items()})
+
+
+def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[SettingError]]:
+    """Read `PROMPTLAYER_*` and `PLTRACK_*`: what could be used, and an error for each that could not.
+
+    An unusable value for `capture` or `redact` also yields its most private choice, so that a caller who
+    only logs the errors never records more than was meant.
+    """
+    found: dict[str, Any] = {}
+    errors: list[SettingError] = []
+    for name, variable in _VARIABLES.items():
+        text = environ.get(variable, "").strip()
+        if not text:
+            continue
+        try:
+            found[name] = _checked(name, text, variable)
+        except SettingError as error:
+            errors.append(error)
+            if name in _MOST_PRIVATE:
+                found[name] = _MOST_PRIVATE[name]
+    return found, errors
+
+
+def disabled_by(environ: Mapping[str, str]) -> bool:
+    """Tell whether `PLTRACK_DISABLED` is set to anything that means yes."""
+    return environ.get("PLTRACK_DISABLED", "").strip().lower() in _YES
+
+
+def program_name() -> str:
+    """Name this program for the `app` column: the script's name without its folder."""
+    name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
+    return name if name not in {"", "-c", "-m"} else "python"
+
+
+_YES = {"1", "true", "yes", "on"}
+_NO = {"0", "false", "no", "off"}
+_MOST_PRIVATE: dict[str, Any] = {"capture": "metadata", "redact": True}
+_CHOICES = {"delivery": ("background", "external", "off"), "capture": ("full", "metadata")}
+_FOLDS = ("metadata", "prompt", "score")
+_POSITIVE = {"id_timeout", "exit_timeout", "http_timeout", "linger"}
+_NAMES = frozenset(each.name for each in fields(Settings))
+_VARIABLES = {name: f"PLTRACK_{name.upper()}" for name in _NAMES} | {
+    "api_key": "PROMPTLAYER_API_KEY",
+    "base_url": "PROMPTLAYER_BASE_URL",
+}
+
+
+def _checked(name: str, value: Any, called: str) -> Any:
+    if name not in _NAMES:
+        raise SettingError(f"pltrack has no setting {name!r}; it knows {', '.join(sorted(_NAMES))}")
+    try:
+        return _converted(name, value)
+    except (TypeError, ValueError) as error:
+        shown = "the value given" if "key" in name or name == "secret" else repr(value)
+        raise SettingError(f"{called}: {shown} cannot be used: {error}") from None
+
+
+def _converted(name: str, value: Any) -> Any:  # noqa: C901, PLR0912 -- one line per kind of setting
+    if name in _CHOICES:
+        return _choice(value, _CHOICES[name])
+    if name in {"enabled", "require_key", "send_price"}:
+        return _truth(value)
+    if name == "redact":
+        return value if callable(value) else _truth(value)
+    if name == "journal":
+        return Path(os.fspath(value)).expanduser() if value is not None else None
+    if name == "sample_rate":
+        return _number(value, 0, 1)
+    if name in _POSITIVE:
+        return _number(value, 0, 86_400)
+    if name in {"concurrency", "max_pending"}:
+        return int(_number(value, 1, 10_000_000))
+    if name == "previous_api_keys":
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else tuple(value)
+    if name == "fold":
+        names = tuple(value.replace(",", " ").split()) if isinstance(value, str) else tuple(value)
+        return tuple(_choice(each, _FOLDS) for each in names)
+    text = "" if value is None else value
+    if not isinstance(text, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    if name == "base_url":
+        return _url(text)
+    return text.strip()
+
+
+def _url(text: str) -> str:
+    text = text.strip().rstrip("/") or BASE_URL
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("expected an address that starts with http:// or https://")
+    return text
+
+
+def _choice(value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"expected one of {', '.join(allowed)}")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _YES | _NO:
+        return value.strip().lower() in _YES
+    raise ValueError("expected true or false")
+
+
+def _number(value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    number = float(value)
+    if not low <= number <= high:
+        raise ValueError(f"expected a number from {low:g} to {high:g}")
+    return number
