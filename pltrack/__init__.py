@@ -1,10 +1,10 @@
 """Track every LangChain call in a scope with PromptLayer: never blocks, never loses a record, never lies.
 
-    from pltrack import pl_session
+from pltrack import pl_session
 
-    with pl_session(tags=["prod"]) as s:
-        chain.invoke(...)
-        s.score(90)
+with pl_session(tags=["prod"]) as s:
+    chain.invoke(...)
+    s.score(90)
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import prompts, track
     from ._callback import PromptLayerCallbackHandler
+    from ._lane import FlushResult
     from ._request import Request, UsageTotals, request
-    from ._runtime import FlushResult, Status, aflush, configure, flush, shutdown, status
+    from ._runtime import Status, aflush, configure, flush, shutdown, status
     from ._session import Session, SessionHandle, current_session, pl_session, session
     from ._tracked import tracked
     from .errors import (
@@ -42,7 +43,7 @@ _HOME = {
     "Request": "_request",
     "UsageTotals": "_request",
     "request": "_request",
-    "FlushResult": "_runtime",
+    "FlushResult": "_lane",
     "Status": "_runtime",
     "configure": "_runtime",
     "flush": "_runtime",
@@ -94,13 +95,13 @@ class _Front(ModuleType):
     @property
     def api_key(self) -> str | None:
         """The key that is in force, or None."""
-        from ._runtime import get  # noqa: PLC0415 -- see _HOME
+        from ._runtime import get
 
         return get().settings.api_key or None
 
     @api_key.setter
     def api_key(self, value: str | None) -> None:
-        from ._runtime import configure as set_it  # noqa: PLC0415 -- see _HOME
+        from ._runtime import configure as set_it
 
         set_it(api_key=value)
 
@@ -110,7 +111,7 @@ sys.modules[__name__].__class__ = _Front
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 -- reads files
+        from importlib.metadata import version
 
         return version("pltrack")
     home = _HOME.get(name)

@@ -20,7 +20,8 @@ from ._blueprint import faults, messages, outputs, parameters
 from ._plain import dumps
 from ._records import Call, Kind, Link, Scope, new_id
 from ._request import Request
-from ._runtime import IdCallback, guarded
+from ._callbacks import IdCallback
+from ._runtime import guarded
 
 _LIVE_MOST = 10_000
 _STALE_AFTER = 3600.0
@@ -131,7 +132,7 @@ class Handler(BaseCallbackHandler):
         """A model answered."""
         live = _live.pop(run_id, None)
         if live is not None:
-            live.call.result = outputs.snap_result(response, live.call.run_id)
+            live.call.result = outputs.snap_result(response, live.call.run_id, batch_size=live.batch)
             _finish(live)
 
     @guarded

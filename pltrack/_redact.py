@@ -75,9 +75,7 @@ class Redactor:
         assert callable(self._setting)
         function = self._setting
         try:
-            return dumps(
-                self._own.run(lambda: _mapped(orjson.loads(encoded), lambda t, f: _text_of(function(t, f))))
-            )
+            return dumps(self._own.run(lambda: _mapped(orjson.loads(encoded), lambda t, f: _text_of(function(t, f)))))
         except Exception as error:  # noqa: BLE001 -- the user's function may raise anything: fail closed
             self._on_failure(error)
             return dumps(_without_texts(orjson.loads(encoded)))
@@ -151,9 +149,7 @@ class _Bounded:
         """Return what `function` returns, raise what it raises, or TimeoutError when it takes too long."""
         if self._jobs is None:
             self._jobs = queue.SimpleQueue()
-            threading.Thread(
-                target=_serve, args=(self._jobs,), name="pltrack-redact", daemon=True
-            ).start()
+            threading.Thread(target=_serve, args=(self._jobs,), name="pltrack-redact", daemon=True).start()
         answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._jobs.put((function, answer))
         try:

@@ -295,6 +295,6 @@ def _cost(call: Call) -> float | None:
         return None
     if call.result.cache_hit:
         return 0.0
-    from ._blueprint.usage import price  # noqa: PLC0415 -- loads price tables: only for those who ask
+    from ._blueprint.usage import price
 
     return price(call.provider, call.model, call.result.usage)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextvars
 import functools
-import inspect
 import logging
 import os
-import queue
 import threading
 import time
 import weakref
@@ -19,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from ._journal.writer import Writer
+from ._callbacks import Callbacks, IdCallback
+from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Note, Written, process_token
-from ._settings import Destination, Settings, disabled_by, from_environment, program_name
+from ._settings import Destination, Settings, disabled_by, from_environment
 from .errors import JournalError, NoKeyError
 
 if TYPE_CHECKING:
-    from ._courier.loop import Courier
-    from ._journal.rows import Encoder
-    from ._journal.store import Store
+    pass
 
 log = logging.getLogger("pltrack")
 P = ParamSpec("P")
@@ -39,15 +35,6 @@ class Resolvable(Protocol):
 
     def resolved(self, pl_id: int | None) -> None:
         """Take PromptLayer's id, or None for a request that was refused for good."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlushResult:
-    """What a flush achieved for the rows that this process had written before it."""
-
-    delivered: int
-    pending: int
-    failed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,107 +59,6 @@ class Status:
     internal_errors: int
 
 
-@dataclass(slots=True)
-class IdCallback:
-    """A `pl_id_callback` with the surroundings of its call."""
-
-    function: Callable[[Any], Any]
-    context: contextvars.Context
-    loop: asyncio.AbstractEventLoop | None
-
-    def run(self, value: int | str) -> None:
-        """Call it; a coroutine function runs on the call's loop where that still runs."""
-        answer = self.context.run(self.function, value)
-        if not inspect.iscoroutine(answer):
-            return
-        if self.loop is not None and self.loop.is_running():
-            self.context.run(asyncio.run_coroutine_threadsafe, answer, self.loop)
-        else:
-            self.context.run(asyncio.run, answer)
-
-
-class Lane:
-    """One journal with its writer and its courier."""
-
-    def __init__(self, runtime: Runtime, path: Path) -> None:
-        self.path = path
-        self._runtime = runtime
-        self._store: Store | None = None
-        self._courier: Courier | None = None
-        self._lock = threading.Lock()
-        self._encoders: dict[int, tuple[Settings, Encoder]] = {}
-        settings = runtime.settings
-        self.in_memory = False
-        self.writer = Writer(self.store, self._encoder, self._written, runtime.lost_some, settings.max_pending)
-
-    def store(self) -> Store:
-        """Return the open journal; where the file cannot be used, one in memory, and say so."""
-        if self._store is None:
-            from ._journal.store import Store  # noqa: PLC0415 -- SQLAlchemy, on the writer's thread
-
-            with self._lock:
-                if self._store is None:
-                    try:
-                        self._store = Store.open(self.path)
-                    except JournalError as error:
-                        log.error(  # noqa: TRY400 -- the cause is in the words
-                            "pltrack: %s; records are kept in memory until this process ends", error
-                        )
-                        self.in_memory = True
-                        self._store = Store.in_memory()
-        return self._store
-
-    def courier(self) -> Courier:
-        """Return this journal's courier, not necessarily started."""
-        if self._courier is None:
-            from ._courier.loop import Courier  # noqa: PLC0415 -- aiohttp, on the writer's thread
-
-            with self._lock:
-                if self._courier is None:
-                    runtime = self._runtime
-                    courier = Courier(self.store, runtime.owner, runtime.told, runtime.settings)
-                    courier.serve(runtime.destinations.values())
-                    self._courier = courier
-        return self._courier
-
-    @property
-    def running_courier(self) -> Courier | None:
-        """Return the courier if there is one already."""
-        return self._courier
-
-    def _encoder(self, settings: Settings) -> Encoder:
-        known = self._encoders.get(id(settings))
-        if known is None or known[0] is not settings:
-            from ._journal.rows import Encoder  # noqa: PLC0415 -- the converters, on the writer's thread
-            from ._redact import Redactor  # noqa: PLC0415
-
-            encoder = Encoder(
-                owner=self._runtime.owner,
-                app=settings.app or program_name(),
-                linger=settings.linger,
-                redactor=Redactor(settings.redact, lambda error: self._runtime.fault("redact", error)),
-                send_price=settings.send_price,
-            )
-            known = self._encoders[id(settings)] = (settings, encoder)
-        return known[1]
-
-    def _written(self, urgent: bool) -> None:
-        if self._runtime.sends:
-            courier = self.courier()
-            courier.start()
-            courier.wake(0.05 if urgent else self._runtime.settings.linger)
-
-    def close(self, deadline: float, *, hurry: bool) -> None:
-        """Write what is queued, send what there is time for, end the threads."""
-        self.writer.close(max(deadline - time.monotonic(), 5.0))
-        if self._courier is not None:
-            if hurry:
-                self._runtime.await_delivery(self, deadline)
-            self._courier.close(max(deadline - time.monotonic(), 0.3))
-        if self._store is not None:
-            self._store.close()
-
-
 class Runtime:
     """What one process holds; a forked child gets its own."""
 
@@ -187,8 +73,7 @@ class Runtime:
         self.hook_ok: bool | None = None
         self._said: set[tuple[str, str]] = set()
         self._handles: weakref.WeakValueDictionary[str, Resolvable] = weakref.WeakValueDictionary()
-        self._callbacks: dict[str, list[IdCallback]] = {}
-        self._callback_queue: queue.SimpleQueue[tuple[IdCallback, int | str] | None] | None = None
+        self._callbacks = Callbacks(self.fault)
         self._listeners: set[Callable[[], None]] = set()
         self._lock = threading.RLock()
         self._lanes: dict[Path, Lane] = {}
@@ -231,9 +116,9 @@ class Runtime:
             )
         if callbacks:
             if self.why_not_deliverable(call.destination):
-                self._call_back(callbacks, call.id)
+                self._callbacks.call(callbacks, call.id)
             else:
-                self._callbacks[call.id] = list(callbacks)
+                self._callbacks.wait_for(call.id, callbacks)
         self.put(call)
 
     def fault(self, where: str, error: BaseException) -> None:
@@ -273,11 +158,15 @@ class Runtime:
             handle = self._handles.get(our_id)
             if handle is not None and final:
                 handle.resolved(pl_id)
-            callbacks = self._callbacks.pop(our_id, None)
-            if callbacks:
-                self._call_back(callbacks, our_id if pl_id is None else pl_id)
+            self._callbacks.tell(our_id, our_id if pl_id is None else pl_id)
         for listener in list(self._listeners):
             listener()
+
+    def look_again(self) -> None:
+        """See whether another process delivered what callbacks here wait for."""
+        waiting = self._callbacks.waiting()
+        if waiting:
+            self.refresh(waiting)
 
     def watch(self, our_id: str, handle: Resolvable) -> None:
         """Let `handle` hear of a request that may have been recorded by another process."""
@@ -323,83 +212,27 @@ class Runtime:
         except Exception as error:  # noqa: BLE001 -- one of the two guards, see `guarded`
             self.fault(where, error)
 
-    def _call_back(self, callbacks: Sequence[IdCallback], value: int | str) -> None:
-        with self._lock:
-            if self._callback_queue is None:
-                self._callback_queue = queue.SimpleQueue()
-                threading.Thread(
-                    target=self._serve_callbacks, name="pltrack-callbacks", daemon=True
-                ).start()
-        for callback in callbacks:
-            self._callback_queue.put((callback, value))
-
-    def _serve_callbacks(self) -> None:
-        assert self._callback_queue is not None
-        while (job := self._callback_queue.get()) is not None:
-            callback, value = job
-            self._guarded("pl_id_callback", functools.partial(callback.run, value))
-
     # -- flush and exit -----------------------------------------------------------------------------------
 
     def flush(self, timeout: float) -> FlushResult:
         """Wait for what this process has recorded until now; see `pltrack.flush`."""
-        deadline = time.monotonic() + timeout
-        lane = self.lane
-        if not self._written(lane, timeout):
-            return FlushResult(0, len(lane.writer), 0)
-        store = lane.store()
-        since, marks = store.settled_up_to(self.owner), store.marks()
-        before = store.progress(self.owner, marks, since)
-        if self.sends:
-            self.await_delivery(lane, deadline)
-        after = store.progress(self.owner, marks, since)
-        gained = {state: after.get(state, 0) - before.get(state, 0) for state in ("delivered", "failed")}
-        pending = sum(after.get(state, 0) for state in ("pending", "sending", "waiting"))
-        return FlushResult(gained["delivered"], pending, gained["failed"])
-
-    def _written(self, lane: Lane, timeout: float) -> bool:
-        reached = threading.Event()
-        lane.writer.put(Barrier(reached.set), self.settings)
-        lane.writer.hurry()
-        return reached.wait(timeout)
-
-    def await_delivery(self, lane: Lane, deadline: float) -> None:
-        """Send this process's rows now and wait until they are settled, cannot go, or time is up."""
-        store, courier = lane.store(), lane.courier()
-        marks = store.marks()
-        store.hurry(owner=self.owner)
-        answered = threading.Event()
-        courier.start()
-        with self.listening(answered.set):
-            courier.wake()
-            while (left := deadline - time.monotonic()) > 0:
-                answered.clear()
-                going = [name for name in courier.lines if not courier.waits_for(name)]
-                if not going or not store.unsettled(self.owner, marks, going):
-                    return
-                answered.wait(min(left, 0.1))
+        return self.lane.flush(timeout) if self.lane.in_use else FlushResult(0, 0, 0)
 
     def close(self, timeout: float, *, hurry: bool = True) -> None:
         """Write everything, deliver for at most `timeout` seconds, end the threads."""
         deadline = time.monotonic() + timeout
         for lane in self._lanes.values():
             lane.close(deadline, hurry=hurry and self.sends)
-        waiting, self._callbacks = self._callbacks, {}
-        for our_id, callbacks in waiting.items():
-            self._call_back(callbacks, our_id)
-        if self._callback_queue is not None:
-            done = threading.Event()
-            self._callback_queue.put((IdCallback(lambda _: done.set(), contextvars.Context(), None), 0))
-            self._callback_queue.put(None)
-            done.wait(max(deadline - time.monotonic(), 0.5))
+        self._callbacks.close(max(deadline - time.monotonic(), 0.5))
 
     def status(self) -> Status:
         """Return how it stands."""
         courier = self.lane.running_courier
         lines = list(courier.lines.values()) if courier is not None else []
         totals: Mapping[str, Any] = {"requests": {}, "notes": {}, "oldest": None, "orphans": 0, "keyless": 0}
-        with suppress(JournalError):
-            totals = self.lane.store().totals()
+        if self.settings.enabled or self.lane.in_use:
+            with suppress(JournalError):
+                totals = self.lane.store().totals()
         by_state: dict[str, int] = {}
         for table in ("requests", "notes"):
             for state, count in totals[table].items():
@@ -453,7 +286,7 @@ def is_enabled() -> bool:
 
 
 def _make() -> Runtime:
-    global _current  # noqa: PLW0603 -- the process-wide state lives here and nowhere else
+    global _current
     with _lock:
         if _current is not None and _current.pid != os.getpid():
             _forget_parent()
@@ -518,7 +351,7 @@ def shutdown(timeout: float | None = None) -> None:
 
     May be called at any time and again; the next use starts anew.
     """
-    global _current  # noqa: PLW0603 -- see above
+    global _current
     for hook in before_close:
         hook()
     with _lock:
@@ -552,25 +385,8 @@ def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
     return safe
 
 
-def default_journal() -> Path:
-    """Return the journal's default place: the user's state folder, or the temporary one without a home."""
-    import platformdirs  # noqa: PLC0415 -- only needed where nothing was configured
-
-    try:
-        folder = platformdirs.user_state_path("pltrack", appauthor=False)
-        if folder.is_absolute() and not str(folder).startswith("/nonexistent"):
-            return folder / "journal.db"
-    except (RuntimeError, OSError):
-        pass
-    import tempfile  # noqa: PLC0415
-
-    place = Path(tempfile.gettempdir()) / f"pltrack-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    log.warning("pltrack: there is no home folder, the journal is kept in %s", place)
-    return place / "journal.db"
-
-
 def _forget_parent() -> None:
-    global _current, _lock  # noqa: PLW0603 -- in the child, before anything else runs
+    global _current, _lock
     _lock = threading.RLock()
     if _current is not None:
         _abandoned.append(_current)
@@ -588,4 +404,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)
 atexit.register(_at_exit)
 
-__all__ = ["FlushResult", "Note", "Runtime", "Status", "aflush", "configure", "flush", "get", "guarded", "shutdown", "status"]
+__all__ = [
+    "FlushResult",
+    "Note",
+    "Runtime",
+    "Status",
+    "aflush",
+    "configure",
+    "flush",
+    "get",
+    "guarded",
+    "shutdown",
+    "status",
+]

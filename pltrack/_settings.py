@@ -126,7 +126,7 @@ def _checked(name: str, value: Any, called: str) -> Any:
         raise SettingError(f"{called}: {shown} cannot be used: {error}") from None
 
 
-def _converted(name: str, value: Any) -> Any:  # noqa: C901, PLR0912 -- one line per kind of setting
+def _converted(name: str, value: Any) -> Any:  # noqa: C901 -- one line per kind of setting
     if name in _CHOICES:
         return _choice(value, _CHOICES[name])
     if name in {"enabled", "require_key", "send_price"}:

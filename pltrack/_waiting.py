@@ -60,9 +60,7 @@ async def await_ids(requests: Sequence[Request], timeout: float) -> dict[str, in
 def request_ids(requests: Sequence[Request]) -> tuple[int, ...]:
     """Return the ids, waiting at most `id_timeout` in a thread and not at all on a running event loop."""
     if _open(requests) and asyncio._get_running_loop() is not None:
-        log.warning(
-            "pltrack: request_ids does not wait on a running event loop; use `await session.arequest_ids()`"
-        )
+        log.warning("pltrack: request_ids does not wait on a running event loop; use `await session.arequest_ids()`")
         return _found(_known(requests))
     return _said(requests, wait(requests, _runtime.get().settings.id_timeout))
 

@@ -6,6 +6,8 @@ import asyncio
 import email.utils
 import socket
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -45,24 +47,39 @@ class Api:
     def __init__(self, timeout: float, concurrency: int) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=concurrency, keepalive_timeout=30, resolver=_Resolver(), use_dns_cache=True, ttl_dns_cache=300
+                limit=concurrency,
+                keepalive_timeout=30,
+                resolver=_Resolver(),
+                use_dns_cache=True,
+                ttl_dns_cache=300,
             ),
             timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout, 5.0)),
-            trust_env=True,
             auto_decompress=True,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
+        self._proxies: dict[str, str | None] = {}
+
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
+
+    def _proxy(self, base_url: str) -> str | None:
+        # Asked once for each destination: aiohttp's own `trust_env` reads ~/.netrc in a thread for every request.
+        if base_url not in self._proxies:
+            self._proxies[base_url] = _proxy_of(base_url)
+        return self._proxies[base_url]
 
     async def post(self, to: Destination, path: str, body: bytes) -> Answer:
         """Send a JSON body and return the answer, whatever happens."""
         headers = {"X-API-KEY": to.api_key, "Content-Type": "application/json"}
         try:
             async with self._session.post(
-                f"{to.base_url}{path}", data=body, headers=headers, allow_redirects=False
+                f"{to.base_url}{path}",
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._proxy(to.base_url),
             ) as response:
                 raw = await response.content.read(_BODY_MOST)
                 if not response.content.at_eof():
@@ -72,6 +89,14 @@ class Api:
             return Answer(error=_words(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Answer(error=_words(error), maybe_arrived=True)
+
+
+def _proxy_of(base_url: str) -> str | None:
+    parts = urllib.parse.urlsplit(base_url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def _decoded(raw: bytes) -> Any:

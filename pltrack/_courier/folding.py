@@ -53,10 +53,12 @@ def unlinked(body: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key not in _LINK_FIELDS}
 
 
-def shrunk(body: dict[str, Any]) -> dict[str, Any] | None:
-    """Return `body` with its longest texts cut and marked with their size, None when nothing is left to cut."""
-    longest = max((len(text) for text in _texts(body)), default=0)
-    limit = longest // 4
+def shrunk(body: dict[str, Any], times: int) -> dict[str, Any] | None:
+    """Return `body` with its longest texts cut to a quarter `times` times, None when little is left to cut.
+
+    Always from the whole body: the mark tells the size that a text really had.
+    """
+    limit = max((len(text) for text in _texts(body)), default=0) // 4**times
     if limit < 64:
         return None
     cut: dict[str, Any] = _cut(body, limit)

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,61 +15,33 @@ import orjson
 from .._journal.store import Claimed, ClaimedNote, Delivered, Store
 from .._settings import Destination, Settings
 from ..errors import JournalError
+from . import search
 from .answers import Act, Verdict, backoff, judge
-from .api import Answer, Api
+from .api import Api
 from .folding import fold, is_linked, note_call, shrunk, unlinked
+from .line import OPEN_AFTER, Line
 
 log = logging.getLogger("pltrack")
 
 _POLL = 2.0  # other processes may have left something in the journal
-_EXPIRE_EVERY = 15.0
+_EXPIRE_EVERY = 5.0
 _PROBE_KEY_EVERY = 60.0
-_OPEN_AFTER = 3  # failures in a row until the breaker opens
-_SHRINK_MOST = 6
-_SEARCH_PATH = "/api/public/v2/requests/search"
-_SEARCH_EVERY = 6.0  # 10 a minute are allowed
-_SEARCH_MOST = 25
-_SAY_AGAIN = 600.0
-_AHEAD = 8  # rows claimed for each connection: one claim costs about as much as one exchange
+_BREATH = 0.01  # between two rounds while answers come in, so that one transaction takes many of them
 
 # (our id, PromptLayer's id or None, whether that is final): answered, refused for good, or paused for now
 Told = Callable[[Sequence[tuple[str, int | None, bool]]], None]
 
 
-@dataclass(slots=True)
-class Line:
-    """How it stands with one destination."""
-
-    to: Destination
-    failures: int = 0
-    blocked_until: float = 0.0  # monotonic
-    paused: str = ""
-    said_at: float = float("-inf")
-    unsaid: int = 0
-    last_error: str = ""
-    search_at: float = 0.0
-    out: int = 0  # exchanges under way
-
-    def room(self, concurrency: int) -> int:
-        """Return how many rows may be claimed now; a line that failed is probed with one at a time."""
-        if time.monotonic() < self.blocked_until:
-            return 0
-        most = 1 if self.paused or self.open else concurrency * _AHEAD
-        return max(0, most - self.out)
-
-    @property
-    def open(self) -> bool:
-        """Tell whether the breaker keeps rows back at the moment."""
-        return self.failures >= _OPEN_AFTER
-
-
 class Courier:
     """Delivers one journal's rows to the destinations whose keys this process holds."""
 
-    def __init__(self, store: Callable[[], Store], owner: str, told: Told, settings: Settings) -> None:
+    def __init__(
+        self, store: Callable[[], Store], owner: str, told: Told, idle: Callable[[], None], settings: Settings
+    ) -> None:
         self._open = store
         self._owner = owner
         self._told = told
+        self._idle = idle
         self._settings = settings
         self.lines: dict[str, Line] = {}
         self._thread: threading.Thread | None = None
@@ -148,6 +119,8 @@ class Courier:
                 self._wake_at = time.monotonic() + wait
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait)
+                if self._tasks and not self._closing:
+                    await asyncio.sleep(_BREATH)
         finally:
             await self._stop(api)
 
@@ -159,6 +132,7 @@ class Courier:
             if time.monotonic() >= self._expire_at:
                 self._expire_at = time.monotonic() + _EXPIRE_EVERY
                 store.expire()
+                self._idle()
             full = self._claim(api, store)
             if full:
                 return 0.05  # an answer wakes the loop sooner
@@ -218,17 +192,19 @@ class Courier:
 
     async def _send(self, api: Api, line: Line, row: Claimed) -> None:
         folded = fold(row.payload, row.notes, self._settings.fold)
-        body, failed = folded.body, []
-        for _ in range(_SHRINK_MOST):
+        whole = body = folded.body
+        failed: list[tuple[int, str]] = []
+        cuts = 0
+        while True:
             async with self._gate:
                 self._held["r", row.seq] = True
                 answer = await api.post(line.to, "/log-request", orjson.dumps(body))
             verdict = judge(answer, row.attempts, linked=is_linked(body))
             if verdict.act is Act.UNLINK:
                 failed = self._link_notes(row, folded.notes, verdict.why)
-                body = unlinked(body)
-            elif verdict.act is Act.SHRINK and (smaller := shrunk(body)) is not None:
-                body = smaller
+                whole, body = unlinked(whole), unlinked(body)
+            elif verdict.act is Act.SHRINK and (smaller := shrunk(whole, cuts + 1)) is not None:
+                cuts, body = cuts + 1, smaller
             else:
                 break
         if verdict.act is Act.DONE and verdict.pl_id is not None:
@@ -239,7 +215,7 @@ class Courier:
 
     def _link_notes(self, row: Claimed, folded: Sequence[int], why: str) -> list[tuple[int, str]]:
         links = [note.seq for note in row.notes if note.kind == "prompt" and note.seq in folded]
-        self._say(line=self.lines[row.destination], text=f"a prompt link was refused: {why}", level=logging.WARNING)
+        self.lines[row.destination].say(f"a prompt link was refused: {why}", logging.WARNING)
         return [(seq, why) for seq in links]
 
     def _arrived(self, line: Line, delivered: Delivered) -> None:
@@ -249,7 +225,7 @@ class Courier:
     def _not_arrived(self, line: Line, row: Claimed, verdict: Verdict) -> None:
         self._held.pop(("r", row.seq), None)
         if verdict.act in (Act.REFUSED, Act.SHRINK):
-            self._say(line, f"a request was refused: {verdict.why}", logging.ERROR)
+            line.say(f"a request was refused: {verdict.why}", logging.ERROR)
             self._open().failed([(row, verdict.why)])
             self._told([(row.id, None, True)])
             return
@@ -270,17 +246,17 @@ class Courier:
         if now < line.search_at:
             self._postpone(rows, line.search_at - now)
             return
-        line.search_at = now + _SEARCH_EVERY
-        some, later = rows[:_SEARCH_MOST], rows[_SEARCH_MOST:]
-        self._postpone(later, _SEARCH_EVERY)
-        answer = await api.post(line.to, _SEARCH_PATH, _search_body([row.id for row in some]))
+        line.search_at = now + search.EVERY
+        some, later = rows[: search.MOST], rows[search.MOST :]
+        self._postpone(later, search.EVERY)
+        answer = await api.post(line.to, search.PATH, search.body([row.id for row in some]))
         if not 200 <= answer.status < 300 or not isinstance(answer.body, dict):
             verdict = judge(answer, some[0].attempts)
             if verdict.act is not Act.REFUSED:
                 self._setback(line, verdict)
-            self._postpone(some, max(verdict.wait, _SEARCH_EVERY))
+            self._postpone(some, max(verdict.wait, search.EVERY))
             return
-        found = _found(answer)
+        found = search.found(answer)
         for row in some:
             if row.id in found:
                 self._arrived(line, Delivered(row, found[row.id]))
@@ -310,7 +286,7 @@ class Courier:
                     self._held.pop(("n", seq), None)
                 return
             else:
-                self._say(line, f"a {note.kind} was refused: {verdict.why}", logging.ERROR)
+                line.say(f"a {note.kind} was refused: {verdict.why}", logging.ERROR)
                 self._open().notes_failed([(note.seq, verdict.why)])
             self._held.pop(("n", note.seq), None)
 
@@ -331,24 +307,13 @@ class Courier:
             line.paused = verdict.why
             line.blocked_until = time.monotonic() + _PROBE_KEY_EVERY
             text = f"the key was refused, delivery is paused (records wait in the journal): {verdict.why}"
-            self._say(line, f"{text} [destination {line.to.fingerprint}]", logging.ERROR)
+            line.say(f"{text} [destination {line.to.fingerprint}]", logging.ERROR)
             return
         if verdict.why.startswith("429"):
             line.blocked_until = time.monotonic() + verdict.wait
         elif line.open:
-            line.blocked_until = time.monotonic() + backoff(line.failures - _OPEN_AFTER)
-        self._say(line, f"delivery failed and will be tried again: {verdict.why}", logging.WARNING)
-
-    def _say(self, line: Line, text: str, level: int) -> None:
-        """Log a failure at first, then every ten minutes with a count."""
-        now = time.monotonic()
-        line.last_error = text
-        if now - line.said_at < _SAY_AGAIN:
-            line.unsaid += 1
-            return
-        more = f" (and {line.unsaid} more since)" if line.unsaid else ""
-        line.said_at, line.unsaid = now, 0
-        log.log(level, "pltrack: %s: %s%s", line.to.base_url, text, more)
+            line.blocked_until = time.monotonic() + backoff(line.failures - OPEN_AFTER)
+        line.say(f"delivery failed and will be tried again: {verdict.why}", logging.WARNING)
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -377,22 +342,3 @@ class Courier:
             store.retry((seq, 0.0, sent, "cut off", sent) for seq, sent in mine)
             store.retry_notes((seq, 0.0, "cut off") for kind, seq in self._held if kind == "n")
         await api.close()
-
-
-def _search_body(ids: Sequence[str]) -> bytes:
-    filters = [
-        {"field": "metadata", "operator": "key_equals", "nested_key": "pltrack_id", "value": each} for each in ids
-    ]
-    return orjson.dumps({"filter_group": {"logic": "OR", "filters": filters}, "per_page": _SEARCH_MOST})
-
-
-def _found(answer: Answer) -> dict[str, int]:
-    """Map our ids to PromptLayer's in a search answer; of two with the same id the older one counts."""
-    found: dict[str, int] = {}
-    for item in answer.body.get("items") or ():
-        pairs = item.get("metadata") or []
-        merged = {key: value for pair in (pairs if isinstance(pairs, list) else [pairs]) for key, value in pair.items()}
-        ours, theirs = merged.get("pltrack_id"), item.get("id")
-        if isinstance(ours, str) and isinstance(theirs, int):
-            found[ours] = min(theirs, found.get(ours, theirs))
-    return found

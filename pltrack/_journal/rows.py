@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from .. import _loading
 from .._blueprint import faults, messages, outputs, parameters, usage
 from .._plain import plain
 from .._records import Call, Note, Scope, State
@@ -110,12 +111,14 @@ class Encoder:
             return None
         if result.cache_hit:
             return 0.0
-        return usage.price(call.provider, call.model, result.usage)
+        with _loading.LOCK:  # the first price loads the tables
+            at = datetime.fromtimestamp(call.started_at, UTC)
+            return usage.price(call.provider, call.model, result.usage, at)
 
     def _body(self, call: Call, cost: float | None) -> dict[str, Any]:
         result = call.result
         used = None if result is None or result.cache_hit else result.usage
-        options, tools, choice = parameters.parameters(call.parameters)
+        options, tools, choice = parameters.parameters(call.parameters, call.provider)
         body: dict[str, Any] = {
             "provider": call.provider,
             "model": call.model,
@@ -129,6 +132,7 @@ class Encoder:
             "input_tokens": (used and used.input_tokens) or 0,
             "output_tokens": (used and used.output_tokens) or 0,
             "function_name": call.serialized_name,
+            "api_type": parameters.api_type(call.provider, call.kind, result.provider_id if result else None),
             **_status(call),
         }
         if self.send_price and cost is not None:

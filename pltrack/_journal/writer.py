@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from .._records import Barrier, Call, Note, Scope, SessionEnded, Written
 from .._settings import Settings
-from ..errors import JournalError
 
 if TYPE_CHECKING:  # this thread loads them: SQLAlchemy and the converters cost more than the whole first call
     from .rows import Encoder
@@ -79,6 +78,11 @@ class Writer:
             self._start()
         return True
 
+    @property
+    def started(self) -> bool:
+        """Tell whether anything was ever put here."""
+        return self._thread is not None
+
     def warm(self) -> None:
         """Start the thread and let it load what it needs, before there is anything to write."""
         if self._thread is None:
@@ -105,7 +109,7 @@ class Writer:
                 self._thread.start()
 
     def _run(self) -> None:
-        with suppress(JournalError):
+        with suppress(Exception):  # said when there is something to write
             self._open()
         while True:
             self._idle = True
@@ -154,7 +158,7 @@ class Writer:
         started = time.monotonic()
         try:
             self._open().write(group.sessions, group.requests, group.notes, group.ended)
-        except JournalError as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, this thread must live on for the next group
             self._on_lost(len(group.requests) + len(group.notes), error)
             return
         if (took := time.monotonic() - started) > 1:

@@ -1,0 +1,148 @@
+"""Looking into the journal: everything that is read and not changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from .._records import State
+from ..errors import JournalError
+from . import statements as sql
+from .schema import notes, requests, sessions
+
+
+class Reader:
+    """One journal behind one connection; a lock lets the writer, the courier and readers take turns."""
+
+    def __init__(self, engine: Engine, path: Path | None) -> None:
+        self.path = path
+        self._engine = engine
+        self._lock = threading.RLock()
+
+    def next_due(self, destinations: Sequence[str], owner: str) -> float | None:
+        """Return in how many seconds the next row is due for this courier, None when nothing is pending."""
+        with self._reading() as db:
+            asked = {"me": owner, "destinations": list(destinations)}
+            found = [db.scalar(statement, asked) for statement in sql.NEXT_DUE]
+        return min((float(each) for each in found if each is not None), default=None)
+
+    def ids_of(self, ids: Sequence[str]) -> dict[str, tuple[str, int | None]]:
+        """Return state and PromptLayer id of those of our ids that the journal knows."""
+        known: dict[str, tuple[str, int | None]] = {}
+        with self._reading() as db:
+            for start in range(0, len(ids), 500):
+                rows = db.execute(
+                    select(requests.c.id, requests.c.state, requests.c.pl_id).where(
+                        requests.c.id.in_(ids[start : start + 500])
+                    )
+                )
+                known.update({row.id: (row.state, row.pl_id) for row in rows})
+        return known
+
+    def marks(self) -> tuple[int, int]:
+        """Return the newest sequence numbers of requests and notes: the rows that exist now."""
+        with self._reading() as db:
+            return tuple(db.scalar(select(func.coalesce(func.max(t.c.seq), 0))) or 0 for t in (requests, notes))  # type: ignore[return-value]
+
+    def progress(self, owner: str, marks: tuple[int, int], since: tuple[int, int] = (0, 0)) -> dict[str, int]:
+        """Count the rows of one process up to `marks` by state."""
+        totals: dict[str, int] = {}
+        with self._reading() as db:
+            for table, newest, oldest in zip((requests, notes), marks, since, strict=True):
+                rows = db.execute(
+                    select(table.c.state, func.count())
+                    .where(table.c.owner == owner, table.c.seq <= newest, table.c.seq > oldest)
+                    .group_by(table.c.state)
+                )
+                for state, count in rows:
+                    totals[state] = totals.get(state, 0) + count
+        return totals
+
+    def settled_up_to(self, owner: str) -> tuple[int, int]:
+        """Return the sequence numbers below which nothing of one process is unsettled."""
+        with self._reading() as db:
+            return tuple(  # type: ignore[return-value]
+                db.scalar(
+                    select(func.coalesce(func.min(t.c.seq) - 1, 0)).where(
+                        t.c.owner == owner, t.c.state.in_([State.PENDING, State.SENDING, sql.WAITING])
+                    )
+                )
+                or 0
+                for t in (requests, notes)
+            )
+
+    def unsettled(self, owner: str, marks: tuple[int, int], destinations: Sequence[str]) -> bool:
+        """Tell whether a courier can still deliver any row of one process up to `marks`."""
+        asked = {"me": owner, "newest": marks[0], "newest_note": marks[1], "destinations": list(destinations)}
+        with self._reading() as db:
+            return bool(db.scalar(sql.UNSETTLED, asked))
+
+    def totals(self) -> dict[str, Any]:
+        """Return what `status()` shows of the journal as a whole."""
+        with self._reading() as db:
+            states: dict[str, dict[str, int]] = {
+                name: {
+                    state: count
+                    for state, count in db.execute(select(table.c.state, func.count()).group_by(table.c.state))
+                }
+                for name, table in (("requests", requests), ("notes", notes))
+            }
+            oldest = db.scalar(
+                select(sql.NOW - func.min(requests.c.ended_at)).where(
+                    requests.c.state.in_([State.PENDING, State.SENDING])
+                )
+            )
+            orphans = db.scalar(
+                select(func.count()).where(
+                    notes.c.state == sql.WAITING,
+                    ~select(requests.c.seq).where(requests.c.id == notes.c.request_id).exists(),
+                )
+            )
+            keyless = db.scalar(
+                select(func.count()).where(requests.c.destination == "", requests.c.state == sql.PENDING)
+            )
+        return {**states, "oldest": oldest, "orphans": orphans or 0, "keyless": keyless or 0}
+
+    def rows(self, limit: int = 20, request_id: str | None = None) -> list[dict[str, Any]]:
+        """Return the newest requests first, with their notes; or the one with `request_id`."""
+        statement = select(requests).order_by(requests.c.seq.desc()).limit(limit)
+        if request_id is not None:
+            statement = statement.where(or_(requests.c.id == request_id, requests.c.pl_id == _number(request_id)))
+        with self._reading() as db:
+            found = [dict(row) for row in db.execute(statement).mappings()]
+            for row in found:
+                said = select(notes).where(notes.c.request_id == row["id"]).order_by(notes.c.seq)
+                row["notes"] = [dict(note) for note in db.execute(said).mappings()]
+                session = db.execute(select(sessions).where(sessions.c.id == row["session_id"])).mappings()
+                row["session"] = next((dict(each) for each in session), None)
+        return found
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        options = self._engine.execution_options(pltrack_reading=True)
+        with self._lock, translated(self.path), options.begin() as db:
+            yield db
+
+
+@contextmanager
+def translated(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise JournalError(f"the journal {path or 'in memory'} failed: {words(error)}") from error
+
+
+def words(error: BaseException) -> str:
+    # SQLAlchemy's own text carries the bound values, that is, what was recorded: only the driver's words leave.
+    return str(getattr(error, "orig", None) or (error if isinstance(error, OSError) else type(error).__name__))
+
+
+def _number(value: str) -> int:
+    return int(value) if value.isdigit() and len(value) < 19 else -1

@@ -1,0 +1,194 @@
+"""The journal's statements that are used again and again, as constants with a line on why they are so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, null, or_, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from .._records import State
+from .schema import notes, requests
+
+# Literals, not bound values: only so does SQLite see that a partial index answers the question.
+PENDING: ColumnElement[str] = literal_column("'pending'")
+SENDING: ColumnElement[str] = literal_column("'sending'")
+WAITING: ColumnElement[str] = literal_column("'waiting'")
+LEASE = 60.0
+BORROW_AFTER = 5.0  # seconds past due after which any process may deliver another one's row
+ORPHAN_AFTER = 24 * 3600.0
+
+# The database's clock, not this process's: leases of several processes must agree. Fraction included.
+NOW: ColumnElement[float] = literal_column("((julianday('now') - 2440587.5) * 86400.0)")
+
+
+def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any) -> Any:
+    due = (
+        select(table.c.seq)
+        .where(
+            table.c.state == PENDING,
+            table.c.due_at <= NOW,
+            table.c.destination.in_(bindparam("destinations", expanding=True)),
+            or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - BORROW_AFTER),
+            *extra,
+        )
+        .order_by(order)
+        .limit(bindparam("most"))
+    )
+    return (
+        update(table)
+        .where(table.c.seq.in_(due))
+        .values(state=State.SENDING, lease_until=NOW + LEASE, attempts=table.c.attempts + 1)
+        .returning(*columns)
+    )
+
+
+CLAIM_REQUESTS = _claim(
+    requests,
+    [requests.c[n] for n in ("seq", "id", "destination", "payload", "attempts", "uncertain")],
+    (),
+    requests.c.due_at,
+)
+_earlier = notes.alias("earlier")
+NOTE_COLUMNS = [notes.c[n] for n in ("seq", "request_id", "pl_id", "kind", "payload", "destination", "attempts")]
+CLAIM_NOTES = _claim(
+    notes,
+    NOTE_COLUMNS,
+    [
+        # In order: not while an earlier note about the same request is out, or waits for its next try.
+        ~select(_earlier.c.seq)
+        .where(
+            _earlier.c.pl_id == notes.c.pl_id,
+            _earlier.c.seq < notes.c.seq,
+            or_(
+                _earlier.c.state == SENDING,
+                (_earlier.c.state == PENDING) & (_earlier.c.due_at > NOW),
+            ),
+        )
+        .exists()
+    ],
+    notes.c.seq,
+)
+NOTES_WAITING = (
+    select(*NOTE_COLUMNS)
+    .where(notes.c.request_id.in_(bindparam("ids", expanding=True)), notes.c.state == WAITING)
+    .order_by(notes.c.seq)
+)
+
+_target = (
+    select(requests.c.pl_id, requests.c.destination, requests.c.state)
+    .where(requests.c.id == bindparam("request_id"))
+    .subquery("target")
+)
+
+
+def _of_target(column: str) -> Any:
+    return select(requests.c[column]).where(requests.c.id == bindparam("request_id")).scalar_subquery()
+
+
+# A note learns from its request, in the same transaction, whether it can go, where to, and if all is lost.
+INSERT_NOTE = insert(notes).values(
+    request_id=bindparam("request_id"),
+    pl_id=func.coalesce(bindparam("pl_id"), _of_target("pl_id")),
+    kind=bindparam("kind"),
+    payload=bindparam("payload"),
+    owner=bindparam("owner"),
+    destination=func.coalesce(_of_target("destination"), bindparam("destination")),
+    state=case(
+        (bindparam("pl_id", type_=notes.c.pl_id.type).is_not(null()), State.PENDING.value),
+        (_of_target("state") == State.DELIVERED, State.PENDING.value),
+        (_of_target("state") == State.FAILED, State.FAILED.value),
+        else_="waiting",
+    ),
+    reason=case((_of_target("state") == State.FAILED, "its request was refused"), else_=None),
+    due_at=bindparam("due_at"),
+    attempts=0,
+    created_at=bindparam("created_at"),
+)
+
+NEXT_DUE = [
+    select(
+        func.min(case((table.c.owner == bindparam("me"), table.c.due_at), else_=table.c.due_at + BORROW_AFTER)) - NOW
+    ).where(table.c.state == PENDING, table.c.destination.in_(bindparam("destinations", expanding=True)))
+    for table in (requests, notes)
+]
+
+UNSETTLED = select(
+    or_(
+        *(
+            select(table.c.seq)
+            .where(
+                table.c.state == state,
+                table.c.owner == bindparam("me"),
+                table.c.seq <= bindparam(newest),
+                table.c.destination.in_(bindparam("destinations", expanding=True)),
+            )
+            .exists()
+            for table, newest in ((requests, "newest"), (notes, "newest_note"))
+            for state in (PENDING, SENDING)
+        )
+    )
+)
+
+_by_seq = requests.c.seq == bindparam("a_seq")
+_note_by_seq = notes.c.seq == bindparam("a_seq")
+_note_waiting = (notes.c.request_id == bindparam("a_request")) & (notes.c.state == WAITING)
+
+DELIVERED = (
+    update(requests)
+    .where(_by_seq)
+    .values(state=State.DELIVERED, pl_id=bindparam("new_id"), lease_until=None, reason=None)
+)
+FAILED = update(requests).where(_by_seq).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
+NOTE_DELIVERED = update(notes).where(_note_by_seq).values(state=State.DELIVERED, lease_until=None, reason=None)
+NOTE_FAILED = update(notes).where(_note_by_seq).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
+NOTES_READY = (
+    update(notes)
+    .where(_note_waiting)
+    .values(state=State.PENDING, pl_id=bindparam("new_id"), destination=bindparam("to"), due_at=NOW)
+)
+NOTES_FAILED_WITH = update(notes).where(_note_waiting).values(state=State.FAILED, reason=bindparam("why"))
+RETRY_REQUEST = (
+    update(requests)
+    .where(_by_seq, requests.c.state == SENDING)
+    .values(
+        state=State.PENDING,
+        due_at=NOW + bindparam("wait"),
+        uncertain=bindparam("unsure"),
+        reason=bindparam("why"),
+        attempts=requests.c.attempts - bindparam("back"),
+        lease_until=None,
+    )
+)
+RETRY_NOTE = (
+    update(notes)
+    .where(_note_by_seq, notes.c.state == SENDING)
+    .values(state=State.PENDING, due_at=NOW + bindparam("wait"), reason=bindparam("why"), lease_until=None)
+)
+EXPIRE = [
+    update(requests)
+    .where(requests.c.state == SENDING, requests.c.lease_until < NOW)
+    .values(state=State.PENDING, uncertain=1, lease_until=None),
+    update(notes)
+    .where(notes.c.state == SENDING, notes.c.lease_until < NOW)
+    .values(state=State.PENDING, lease_until=None),
+]
+GIVE_UP_ORPHANS = (
+    update(notes)
+    .where(
+        notes.c.state == WAITING,
+        notes.c.created_at < NOW - ORPHAN_AFTER,
+        ~select(requests.c.seq).where(requests.c.id == notes.c.request_id).exists(),
+    )
+    .values(state=State.FAILED, reason="no request with this id was recorded here within 24 hours")
+)
+HURRY_ROOTS = (
+    update(requests)
+    .where(
+        requests.c.root == bindparam("a_root"),
+        requests.c.state == PENDING,
+        requests.c.due_at > NOW + 0.05,
+    )
+    .values(due_at=NOW + 0.05)
+)

@@ -1,0 +1,201 @@
+"""One journal with its writer and its courier: made on first use, heavy parts on the writer's thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from . import _loading
+from ._journal.writer import Writer
+from ._records import Barrier
+from ._settings import Destination, Settings, program_name
+from .errors import JournalError
+
+if TYPE_CHECKING:
+    from ._courier.loop import Courier
+    from ._journal.rows import Encoder
+    from ._journal.store import Store
+
+log = logging.getLogger("pltrack")
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What a flush achieved for the rows that this process had written before it."""
+
+    delivered: int
+    pending: int
+    failed: int
+
+
+class Host(Protocol):
+    """What a lane needs of the runtime that it belongs to."""
+
+    owner: str
+    settings: Settings
+    sends: bool
+    destinations: dict[str, Destination]
+
+    def told(self, answers: Sequence[tuple[str, int | None, bool]]) -> None:
+        """Hear what became of requests."""
+
+    def look_again(self) -> None:
+        """Hear that the courier found nothing to do for a while."""
+
+    def listening(self, listener: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call `listener` each time something was answered."""
+
+    def lost_some(self, count: int, error: BaseException) -> None:
+        """Hear of records that had to be given up."""
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Hear of an error of our own."""
+
+
+class Lane:
+    """One journal with its writer and its courier."""
+
+    def __init__(self, host: Host, path: Path) -> None:
+        self.path = path
+        self._host = host
+        self._store: Store | None = None
+        self._courier: Courier | None = None
+        self._lock = threading.Lock()
+        self._encoders: dict[int, tuple[Settings, Encoder]] = {}
+        settings = host.settings
+        self.in_memory = False
+        self.writer = Writer(self.store, self._encoder, self._written, host.lost_some, settings.max_pending)
+
+    def store(self) -> Store:
+        """Return the open journal; where the file cannot be used, one in memory, and say so."""
+        if self._store is None:
+            with _loading.LOCK:
+                from ._journal.store import Store
+
+            with self._lock:
+                if self._store is None:
+                    try:
+                        self._store = Store.open(self.path)
+                    except JournalError as error:
+                        log.error("pltrack: %s; records are kept in memory until this process ends", error)
+                        self.in_memory = True
+                        self._store = Store.in_memory()
+        return self._store
+
+    def courier(self) -> Courier:
+        """Return this journal's courier, not necessarily started."""
+        if self._courier is None:
+            with _loading.LOCK:
+                from ._courier.loop import Courier
+
+            with self._lock:
+                if self._courier is None:
+                    host = self._host
+                    courier = Courier(self.store, host.owner, host.told, host.look_again, host.settings)
+                    courier.serve(host.destinations.values())
+                    self._courier = courier
+        return self._courier
+
+    @property
+    def running_courier(self) -> Courier | None:
+        """Return the courier if there is one already."""
+        return self._courier
+
+    @property
+    def in_use(self) -> bool:
+        """Tell whether anything was put here, or looked up."""
+        return self.writer.started or self._store is not None
+
+    def _encoder(self, settings: Settings) -> Encoder:
+        known = self._encoders.get(id(settings))
+        if known is None or known[0] is not settings:
+            with _loading.LOCK:
+                from ._journal.rows import Encoder
+                from ._redact import Redactor
+
+            encoder = Encoder(
+                owner=self._host.owner,
+                app=settings.app or program_name(),
+                linger=settings.linger,
+                redactor=Redactor(settings.redact, lambda error: self._host.fault("redact", error)),
+                send_price=settings.send_price,
+            )
+            known = self._encoders[id(settings)] = (settings, encoder)
+        return known[1]
+
+    def _written(self, urgent: bool) -> None:
+        if self._host.sends:
+            courier = self.courier()
+            courier.start()
+            courier.wake(0.05 if urgent else self._host.settings.linger)
+
+    def flush(self, timeout: float) -> FlushResult:
+        """Wait at most `timeout` seconds for what this process has put here until now."""
+        deadline = time.monotonic() + timeout
+        if not self._is_written(timeout):
+            return FlushResult(0, len(self.writer), 0)
+        store, owner = self.store(), self._host.owner
+        since, marks = store.settled_up_to(owner), store.marks()
+        before = store.progress(owner, marks, since)
+        if self._host.sends:
+            self.await_delivery(deadline)
+        after = store.progress(owner, marks, since)
+        gained = {state: after.get(state, 0) - before.get(state, 0) for state in ("delivered", "failed")}
+        pending = sum(after.get(state, 0) for state in ("pending", "sending", "waiting"))
+        return FlushResult(gained["delivered"], pending, gained["failed"])
+
+    def _is_written(self, timeout: float) -> bool:
+        reached = threading.Event()
+        self.writer.put(Barrier(reached.set), self._host.settings)
+        self.writer.hurry()
+        return reached.wait(timeout)
+
+    def await_delivery(self, deadline: float) -> None:
+        """Send this process's rows now and wait until they are settled, cannot go, or time is up."""
+        store, courier = self.store(), self.courier()
+        marks = store.marks()
+        store.hurry(owner=self._host.owner)
+        answered = threading.Event()
+        courier.start()
+        with self._host.listening(answered.set):
+            courier.wake()
+            while (left := deadline - time.monotonic()) > 0:
+                answered.clear()
+                going = [name for name in courier.lines if not courier.waits_for(name)]
+                if not going or not store.unsettled(self._host.owner, marks, going):
+                    return
+                answered.wait(min(left, 0.1))
+
+    def close(self, deadline: float, *, hurry: bool) -> None:
+        """Write what is queued, send what there is time for, end the threads."""
+        self.writer.close(max(deadline - time.monotonic(), 5.0))
+        if self._courier is not None:
+            if hurry:
+                self.await_delivery(deadline)
+            self._courier.close(max(deadline - time.monotonic(), 0.3))
+        if self._store is not None:
+            self._store.close()
+
+
+def default_journal() -> Path:
+    """Return the journal's default place: the user's state folder, or the temporary one without a home."""
+    import platformdirs
+
+    try:
+        folder = platformdirs.user_state_path("pltrack", appauthor=False)
+        if folder.is_absolute() and not str(folder).startswith("/nonexistent"):
+            return folder / "journal.db"
+    except (RuntimeError, OSError):
+        pass
+
+    place = Path(tempfile.gettempdir()) / f"pltrack-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    log.warning("pltrack: there is no home folder, the journal is kept in %s", place)
+    return place / "journal.db"
