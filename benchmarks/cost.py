@@ -39,7 +39,8 @@ class Sink(asyncio.Protocol):
             self.buffer = self.buffer[end + 4 + size:]
             Sink.n += 1
             body = b'{"id": %d, "request_id": %d, "success": true}' % (Sink.n, Sink.n)
-            self.transport.write(b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+            head = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            self.transport.write(head % len(body) + body)
 async def main():
     server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -79,9 +80,7 @@ class ByHand(NoOp):
 
     def on_llm_end(self, response: Any, **kwargs: Any) -> None:
         """Send it, and wait for the answer."""
-        said = [
-            {"role": "user", "content": [{"type": "text", "text": each.content}]} for each in self.messages
-        ]
+        said = [{"role": "user", "content": [{"type": "text", "text": each.content}]} for each in self.messages]
         text = response.generations[0][0].text
         self.client.log_request(
             provider="openai",

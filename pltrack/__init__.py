@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ._callback import PromptLayerCallbackHandler
     from ._lane import FlushResult
     from ._request import Request, UsageTotals, request
-    from ._runtime import Status, aflush, configure, flush, shutdown, status
+    from ._runtime import aflush, configure, flush, shutdown, status
     from ._session import Session, SessionHandle, current_session, pl_session, session
+    from ._status import Status
     from ._tracked import tracked
     from .errors import (
         JournalError,
@@ -44,7 +45,7 @@ _HOME = {
     "UsageTotals": "_request",
     "request": "_request",
     "FlushResult": "_lane",
-    "Status": "_runtime",
+    "Status": "_status",
     "configure": "_runtime",
     "flush": "_runtime",
     "aflush": "_runtime",

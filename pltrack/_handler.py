@@ -17,10 +17,10 @@ from langchain_core.callbacks.base import BaseCallbackHandler
 
 from . import _runtime
 from ._blueprint import faults, messages, outputs, parameters
+from ._callbacks import IdCallback
 from ._plain import dumps
 from ._records import Call, Kind, Link, Scope, new_id
 from ._request import Request
-from ._callbacks import IdCallback
 from ._runtime import guarded
 
 _LIVE_MOST = 10_000

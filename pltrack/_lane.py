@@ -140,11 +140,12 @@ class Lane:
     def flush(self, timeout: float) -> FlushResult:
         """Wait at most `timeout` seconds for what this process has put here until now."""
         deadline = time.monotonic() + timeout
+        store, owner = self.store(), self._host.owner
+        since = store.settled_up_to(owner)
+        before = store.progress(owner, store.marks(), since)
         if not self._is_written(timeout):
             return FlushResult(0, len(self.writer), 0)
-        store, owner = self.store(), self._host.owner
-        since, marks = store.settled_up_to(owner), store.marks()
-        before = store.progress(owner, marks, since)
+        marks = store.marks()
         if self._host.sends:
             self.await_delivery(deadline)
         after = store.progress(owner, marks, since)

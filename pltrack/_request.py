@@ -5,11 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _runtime
 from ._plain import plain, text
 from ._records import Call, Note, Noted
+
+if TYPE_CHECKING:
+    from ._blueprint.usage import Usage
 
 _NAME_MOST = 512
 _KEY_MOST = 1024
@@ -28,10 +31,27 @@ class UsageTotals:
     first_token_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a handle keeps of a call that is over: no content, so that a long session stays small."""
+
+    status: str
+    error_type: str | None
+    error_message: str
+    provider: str
+    model: str
+    linked: bool
+    usage: Usage | None
+    cache_hit: bool
+    started_at: float
+    first_token_at: float | None
+    ended_at: float
+
+
 class Request:
     """One LLM call. Its verbs return how many requests they spoke about: 1, or 0 where nothing is tracked."""
 
-    __slots__ = ("__weakref__", "_call", "_destination", "_dropped", "_final", "_id", "_pl_id", "capture")
+    __slots__ = ("__weakref__", "_destination", "_dropped", "_final", "_id", "_outcome", "_pl_id", "capture")
 
     def __init__(self, id: str, *, destination: str = "", capture: str = "full", dropped: bool = False) -> None:
         self._id = id
@@ -39,7 +59,7 @@ class Request:
         self._dropped = dropped
         self._pl_id: int | None = None
         self._final = False
-        self._call: Call | None = None
+        self._outcome: Outcome | None = None
         self.capture = capture
 
     def __repr__(self) -> str:
@@ -63,22 +83,22 @@ class Request:
     @property
     def answered(self) -> bool:
         """Whether the model has answered."""
-        return self._call is not None and self._call.status != "ERROR"
+        return self._outcome is not None and self._outcome.status != "ERROR"
 
     @property
     def linked(self) -> bool:
         """Whether the request linked itself to the prompt that made it."""
-        return self._call is not None and self._call.link is not None
+        return self._outcome is not None and self._outcome.linked
 
     @property
     def model(self) -> str | None:
         """The model that was asked."""
-        return None if self._call is None else self._call.model
+        return None if self._outcome is None else self._outcome.model
 
     @property
     def status(self) -> str | None:
         """SUCCESS, WARNING or ERROR once the call is over."""
-        return None if self._call is None else self._call.status
+        return None if self._outcome is None else self._outcome.status
 
     @property
     def destination(self) -> str:
@@ -91,13 +111,26 @@ class Request:
         return totals([self])
 
     @property
-    def call(self) -> Call | None:
-        """What was recorded, once the call is over."""
-        return self._call
+    def outcome(self) -> Outcome | None:
+        """How the call went, once it is over."""
+        return self._outcome
 
     def finished(self, call: Call) -> None:
         """Take over what was recorded of the call; for the handler."""
-        self._call = call
+        result = call.result
+        self._outcome = Outcome(
+            call.status,
+            call.error_type,
+            call.error_message,
+            call.provider,
+            call.model,
+            call.link is not None,
+            None if result is None else result.usage,
+            result is not None and result.cache_hit,
+            call.started_at,
+            call.first_token_at,
+            call.ended_at,
+        )
 
     def resolved(self, pl_id: int | None) -> None:
         """Take PromptLayer's id; for the runtime."""
@@ -274,27 +307,26 @@ def _shown(value: object) -> str:
 
 def totals(requests: list[Request]) -> UsageTotals:
     """Add up what requests took; first-token time is the first request's that streamed."""
-    calls = [each.call for each in requests]
-    done = [call for call in calls if call is not None]
-    used = [call.result.usage for call in done if call.result is not None and call.result.usage is not None]
-    costs = [cost for call in done if (cost := _cost(call)) is not None]
-    firsts = [call.first_token_at - call.started_at for call in done if call.first_token_at is not None]
+    done = [each.outcome for each in requests if each.outcome is not None]
+    used = [each.usage for each in done if each.usage is not None]
+    costs = [cost for each in done if (cost := _cost(each)) is not None]
+    firsts = [each.first_token_at - each.started_at for each in done if each.first_token_at is not None]
     return UsageTotals(
-        calls=len(calls),
-        errors=sum(call.status == "ERROR" for call in done),
+        calls=len(requests),
+        errors=sum(each.status == "ERROR" for each in done),
         input_tokens=sum(each.input_tokens or 0 for each in used),
         output_tokens=sum(each.output_tokens or 0 for each in used),
         cost=sum(costs) if costs else None,
-        seconds=sum(max(0.0, call.ended_at - call.started_at) for call in done),
+        seconds=sum(max(0.0, each.ended_at - each.started_at) for each in done),
         first_token_seconds=firsts[0] if firsts else None,
     )
 
 
-def _cost(call: Call) -> float | None:
-    if call.result is None or call.result.usage is None:
+def _cost(outcome: Outcome) -> float | None:
+    if outcome.usage is None:
         return None
-    if call.result.cache_hit:
+    if outcome.cache_hit:
         return 0.0
     from ._blueprint.usage import price
 
-    return price(call.provider, call.model, call.result.usage)
+    return price(outcome.provider, outcome.model, outcome.usage)

@@ -12,7 +12,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -20,6 +19,7 @@ from ._callbacks import Callbacks, IdCallback
 from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Note, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
+from ._status import Status
 from .errors import JournalError, NoKeyError
 
 if TYPE_CHECKING:
@@ -35,28 +35,6 @@ class Resolvable(Protocol):
 
     def resolved(self, pl_id: int | None) -> None:
         """Take PromptLayer's id, or None for a request that was refused for good."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """How it stands; `pending` counts requests and notes that PromptLayer has not taken yet."""
-
-    enabled: bool
-    recorded: int
-    delivered: int
-    pending: int
-    failed: int
-    lost: int
-    orphans: int
-    without_key: int
-    oldest_pending_seconds: float | None
-    paused_reason: str | None
-    last_error: str | None
-    journal: str
-    delivery: str
-    in_memory: bool
-    hook_ok: bool | None
-    internal_errors: int
 
 
 class Runtime:
@@ -230,7 +208,7 @@ class Runtime:
         courier = self.lane.running_courier
         lines = list(courier.lines.values()) if courier is not None else []
         totals: Mapping[str, Any] = {"requests": {}, "notes": {}, "oldest": None, "orphans": 0, "keyless": 0}
-        if self.settings.enabled or self.lane.in_use:
+        if self.lane.in_use or self.lane.path.exists():
             with suppress(JournalError):
                 totals = self.lane.store().totals()
         by_state: dict[str, int] = {}

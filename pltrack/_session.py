@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
-
-from contextvars import ContextVar
 
 from . import _headers, _runtime, _shapes, _waiting
 from ._records import Note, Noted, Scope, SessionEnded, new_id
@@ -108,7 +107,7 @@ class Session:
         """Return `function` (sync, async or a generator) so that it runs attached to this session."""
         if not callable(function):
             raise TypeError(f"function: expected something callable, got {type(function).__name__}")
-        from ._bound import bound  # noqa: PLC0415 -- wrapt, only for those who bind
+        from ._bound import bound
 
         return bound(function, lambda *_: (function, _Attached(self)))  # type: ignore[return-value]
 
@@ -356,7 +355,7 @@ def _enter(session: Session) -> Handler | None:
         return None
     if session._scope is None:
         session._settle_scope()
-    from ._handler import Handler  # noqa: PLC0415 -- LangChain is loaded when the first session is entered
+    from ._handler import Handler
 
     _register_hook()
     entry = Handler(session)
@@ -381,7 +380,7 @@ def _leave(entry: Any) -> None:
 
 @_runtime.guarded
 def _end_session(session: Session) -> None:
-    from ._handler import close_failed_batch  # noqa: PLC0415 -- loaded since the session gathered something
+    from ._handler import close_failed_batch
 
     close_failed_batch(session)
     if session._parent is None and session.sampled:
@@ -389,12 +388,12 @@ def _end_session(session: Session) -> None:
 
 
 def _register_hook() -> None:
-    global _hook_registered  # noqa: PLW0603 -- LangChain's list of hooks is per process and has no way back
+    global _hook_registered
     if _hook_registered:
         return
     _hook_registered = True
     runtime = _runtime.get()
-    from langchain_core.tracers.context import register_configure_hook  # noqa: PLC0415 -- 0.7 s
+    from langchain_core.tracers.context import register_configure_hook
 
     # Not handle_class: any handler of ours in a user's list would then hide the session's.
     register_configure_hook(_current, inheritable=True)  # type: ignore[arg-type]

@@ -94,11 +94,11 @@ class _PromptLayer(BaseModel):
         return ["pltrack", "openai"]
 
 
-class PromptLayerOpenAI(_PromptLayer, OpenAI):  # type: ignore[misc]  # the mixin takes any arguments
+class PromptLayerOpenAI(_PromptLayer, OpenAI):
     """`langchain_openai.OpenAI`, each call tracked. Takes its arguments, and `pl_tags` and `return_pl_id`."""
 
 
-class PromptLayerChatOpenAI(_PromptLayer, ChatOpenAI):  # type: ignore[misc]  # the mixin takes any arguments
+class PromptLayerChatOpenAI(_PromptLayer, ChatOpenAI):
     """`langchain_openai.ChatOpenAI`, each call tracked. Takes its arguments, and `pl_tags` and `return_pl_id`."""
 
 

@@ -182,9 +182,7 @@ def _completion(body: Json, number: int) -> Json | Iterator[Json]:
 def _completion_chunks(base: Json, body: Json) -> Iterator[Json]:
     for index in range(body.get("n") or 1):
         for word in WORDS:
-            yield base | {
-                "choices": [{"index": index, "text": word, "finish_reason": None, "logprobs": None}]
-            }
+            yield base | {"choices": [{"index": index, "text": word, "finish_reason": None, "logprobs": None}]}
         yield base | {"choices": [{"index": index, "text": "", "finish_reason": "stop", "logprobs": None}]}
     if (body.get("stream_options") or {}).get("include_usage"):
         yield base | {"choices": [], "usage": USAGE}

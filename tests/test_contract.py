@@ -76,17 +76,13 @@ _own_format = st.one_of(
     st.fixed_dictionaries(
         {"type": st.just("text"), "text": _text}, optional={"annotations": st.lists(_citation, max_size=3)}
     ),
-    st.fixed_dictionaries(
-        {"type": st.just("text"), "text": _text, "citations": st.lists(_citation, max_size=3)}
-    ),
+    st.fixed_dictionaries({"type": st.just("text"), "text": _text, "citations": st.lists(_citation, max_size=3)}),
     st.fixed_dictionaries({"type": st.just("reasoning"), "reasoning": _text}),
     st.fixed_dictionaries({"type": st.just("thinking"), "thinking": _text, "signature": _text}),
     st.fixed_dictionaries(
         {
             "type": st.just("reasoning"),
-            "summary": st.lists(
-                st.fixed_dictionaries({"type": st.just("summary_text"), "text": _text}), max_size=3
-            ),
+            "summary": st.lists(st.fixed_dictionaries({"type": st.just("summary_text"), "text": _text}), max_size=3),
         }
     ),
     st.fixed_dictionaries(
@@ -98,14 +94,10 @@ _own_format = st.one_of(
     ),
     st.fixed_dictionaries({"type": st.sampled_from(["image", "document"]), "source": _source}),
     st.fixed_dictionaries({"type": st.just("image_url"), "image_url": st.fixed_dictionaries({"url": _text})}),
-    st.fixed_dictionaries(
-        {"type": st.just("server_tool_call"), "name": _text, "args": st.just({"q": "words"})}
-    ),
+    st.fixed_dictionaries({"type": st.just("server_tool_call"), "name": _text, "args": st.just({"q": "words"})}),
     st.fixed_dictionaries({"type": st.just("server_tool_result"), "tool_call_id": _text, "output": _junk}),
     st.fixed_dictionaries({"type": st.just("tool_result"), "tool_use_id": _text, "content": _text}),
-    st.fixed_dictionaries(
-        {"type": st.just("non_standard"), "value": st.dictionaries(_text, _junk, max_size=3)}
-    ),
+    st.fixed_dictionaries({"type": st.just("non_standard"), "value": st.dictionaries(_text, _junk, max_size=3)}),
 )
 _FIELDS = """
     text thinking reasoning summary content data url base64 code output outputs result name args

@@ -158,10 +158,10 @@ def test_a_dropped_request_is_sent_again(promptlayer: FakePromptLayer) -> None:
     assert session.wait(20) == {session.ids[0]: promptlayer.requests[0].id}
 
 
-@pytest.mark.parametrize("fault", [Fault.garbage(times=1, path="/log-request"), Fault.truncated(times=1, path="/log-request")])
-def test_an_answer_without_sense_loses_nothing(promptlayer: FakePromptLayer, fault: Fault) -> None:
+@pytest.mark.parametrize("make", [Fault.garbage, Fault.truncated])
+def test_an_answer_without_sense_loses_nothing(promptlayer: FakePromptLayer, make: Any) -> None:
     """A garbage or truncated answer is an unknown outcome: looked up, then sent again."""
-    promptlayer.fail(fault)
+    promptlayer.fail(make(times=1, path="/log-request"))
     session = track_one()
     assert session.wait(20)[session.ids[0]] is not None
     assert len(promptlayer.requests) == 1

@@ -23,9 +23,7 @@ def server() -> Iterator[FakeOpenAI]:
 @pytest.fixture
 def chat(server: FakeOpenAI) -> Any:
     def make(model: str = "gpt-4o-mini", **settings: Any) -> ChatOpenAI:
-        return ChatOpenAI(
-            model=model, base_url=server.url, api_key="sk-test", **{"max_retries": 0, **settings}
-        )
+        return ChatOpenAI(model=model, base_url=server.url, api_key="sk-test", **{"max_retries": 0, **settings})
 
     return make
 
@@ -75,9 +73,7 @@ def test_tool_is_called_once_and_its_result_ends_it(chat: Any) -> None:
     """The model `tool` calls the first tool offered, and speaks once it has the result."""
     model = chat("tool").bind_tools([add])
     asked = model.invoke("1+1?")
-    assert asked.tool_calls == [
-        {"name": "add", "args": {"a": 1, "b": 1}, "id": "call_1", "type": "tool_call"}
-    ]
+    assert asked.tool_calls == [{"name": "add", "args": {"a": 1, "b": 1}, "id": "call_1", "type": "tool_call"}]
     assert asked.response_metadata["finish_reason"] == "tool_calls"
     told = model.invoke([HumanMessage("1+1?"), asked, ToolMessage("2", tool_call_id="call_1")])
     assert (told.content, told.tool_calls) == ("Hello there", [])

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from programs import environment, run, start
 
 from pltrack.testing import FakePromptLayer, Fault
-from programs import environment, run, start
 
 SYNC = "from pltrack.cli import main; sys.argv = ['pltrack', 'sync', '--timeout', '40']; main()"
 CALL = """
@@ -24,7 +24,8 @@ def journal(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "ending", ["", "sys.exit(3)", "raise RuntimeError('boom')", "asyncio = __import__('asyncio'); asyncio.run(asyncio.sleep(0))"]
+    "ending",
+    ["", "sys.exit(3)", "raise RuntimeError('boom')"],
 )
 def test_a_program_that_ends_delivers_first(promptlayer: FakePromptLayer, journal: Path, ending: str) -> None:
     """At a normal exit, sys.exit or an unhandled error what was recorded is delivered within exit_timeout."""
@@ -55,8 +56,10 @@ def test_exit_is_quick_against_a_silent_server_and_loses_nothing(promptlayer: Fa
 def test_a_kill_loses_nothing_that_ended_50_ms_before(promptlayer: FakePromptLayer, journal: Path) -> None:
     """kill -9 after a call: the record is on disk, and the next process delivers it once."""
     process = start(
-        CALL.replace("print(s.ids[0], flush=True)", "")
+        CALL.replace("print(s.ids[0], flush=True)", "pltrack.flush(20)  # the libraries are loaded now")
         + """
+with pltrack.pl_session() as s:
+    model.invoke("hi")
 threading.Event().wait(0.05)
 print(s.ids[0], flush=True)
 sys.stdin.readline()

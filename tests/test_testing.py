@@ -80,9 +80,7 @@ def test_connection_is_kept_alive(pl: FakePromptLayer, client: httpx.Client) -> 
 
 def test_fault_answers_as_often_as_told(pl: FakePromptLayer, client: httpx.Client) -> None:
     """A fault strikes `times` matching calls with its status, body and headers, and nothing else."""
-    pl.fail(
-        Fault(status=503, times=2, path="/log-request", body={"error": "x"}, headers={"Retry-After": "1"})
-    )
+    pl.fail(Fault(status=503, times=2, path="/log-request", body={"error": "x"}, headers={"Retry-After": "1"}))
     assert client.get("/prompt-templates").status_code == 200
     answers = [client.post("/log-request", json=body()) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [503, 503, 201]

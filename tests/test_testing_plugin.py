@@ -76,9 +76,7 @@ def test_fixtures_configure_and_clean_up(tmp_path: Path) -> None:
     run(FIXTURES, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "module", ["langchain_core", "promptlayer", "sqlalchemy", "aiohttp", "pltrack._runtime"]
-)
+@pytest.mark.parametrize("module", ["langchain_core", "promptlayer", "sqlalchemy", "aiohttp", "pltrack._runtime"])
 def test_plugin_is_light_to_import(module: str) -> None:
     """Every pytest run of the user's imports the plugin, so it loads nothing heavy."""
     program = f"import sys, pltrack.testing.plugin; sys.exit({module!r} in sys.modules)"

@@ -163,9 +163,7 @@ def test_rendering_follows_the_server(pl: FakePromptLayer, client: httpx.Client)
         ],
     }
     pl.publish("example", template)
-    answer = client.post(
-        "/prompt-templates/example", json={"input_variables": {"a": "x", "history": history}}
-    )
+    answer = client.post("/prompt-templates/example", json={"input_variables": {"a": "x", "history": history}})
     texts = [[b["text"] for b in m["content"]] for m in answer.json()["prompt_template"]["messages"]]
     assert texts == [["x-", '{"json": 1}'], ["before"], ["x"]]
     kept = client.post("/prompt-templates/example", json={}).json()

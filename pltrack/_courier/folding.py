@@ -16,25 +16,28 @@ PATHS = {
     Noted.PROMPT: "/rest/track-prompt",
 }
 _MARK = "… [cut by pltrack: {size} characters]"
+_SHORTEST = 64
 _LINK_FIELDS = ("prompt_name", "prompt_version_number", "prompt_input_variables")
 
 
 class Folded(NamedTuple):
     """A body to send, and the notes that it carries."""
 
-    body: dict[str, Any]
+    body: bytes
     notes: tuple[int, ...]
 
 
 def fold(payload: bytes, notes: Sequence[ClaimedNote], allowed: Collection[str]) -> Folded:
     """Put into a request's body what it has room for: all metadata, one prompt link, one plain score."""
+    if not notes:  # the most frequent case, and parsing costs as much as sending
+        return Folded(payload, ())
     body = orjson.loads(payload)
     carried: list[int] = []
     for kind, carry in (("metadata", _metadata), ("prompt", _prompt), ("score", _score)):
         said = [note for note in notes if note.kind == kind]
         if kind in allowed and said:
             carried += carry(body, said)
-    return Folded(body, tuple(sorted(carried)))
+    return Folded(orjson.dumps(body), tuple(sorted(carried)))
 
 
 def note_call(note: ClaimedNote) -> tuple[str, bytes]:
@@ -43,26 +46,24 @@ def note_call(note: ClaimedNote) -> tuple[str, bytes]:
     return PATHS[Noted(note.kind)], orjson.dumps(body)
 
 
-def is_linked(body: dict[str, Any]) -> bool:
+def is_linked(body: bytes) -> bool:
     """Tell whether a body carries a prompt link."""
-    return bool(body.get("prompt_name"))
+    return b'"prompt_name":' in body and bool(orjson.loads(body).get("prompt_name"))
 
 
-def unlinked(body: dict[str, Any]) -> dict[str, Any]:
+def unlinked(body: bytes) -> bytes:
     """Return `body` without its prompt link."""
-    return {key: value for key, value in body.items() if key not in _LINK_FIELDS}
+    return orjson.dumps({key: value for key, value in orjson.loads(body).items() if key not in _LINK_FIELDS})
 
 
-def shrunk(body: dict[str, Any], times: int) -> dict[str, Any] | None:
+def shrunk(body: bytes, times: int) -> bytes | None:
     """Return `body` with its longest texts cut to a quarter `times` times, None when little is left to cut.
 
     Always from the whole body: the mark tells the size that a text really had.
     """
-    limit = max((len(text) for text in _texts(body)), default=0) // 4**times
-    if limit < 64:
-        return None
-    cut: dict[str, Any] = _cut(body, limit)
-    return cut
+    whole = orjson.loads(body)
+    limit = max((len(text) for text in _texts(whole)), default=0) // 4**times
+    return None if limit < _SHORTEST else orjson.dumps(_cut(whole, limit))
 
 
 def _metadata(body: dict[str, Any], notes: Sequence[ClaimedNote]) -> list[int]:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import orjson
-
+from .._journal.statements import BORROW_AFTER
 from .._journal.store import Claimed, ClaimedNote, Delivered, Store
 from .._settings import Destination, Settings
 from ..errors import JournalError
@@ -44,6 +43,7 @@ class Courier:
         self._idle = idle
         self._settings = settings
         self.lines: dict[str, Line] = {}
+        self.patience = BORROW_AFTER  # 0: deliver other processes' rows as soon as they are due, as `pltrack sync` does
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -136,7 +136,9 @@ class Courier:
             full = self._claim(api, store)
             if full:
                 return 0.05  # an answer wakes the loop sooner
-            due = store.next_due([name for name, line in self.lines.items() if not line.paused], self._owner)
+            due = store.next_due(
+                [name for name, line in self.lines.items() if not line.paused], self._owner, self.patience
+            )
             blocked = [line.blocked_until - time.monotonic() for line in self.lines.values()]
             waits = [_POLL, *(each for each in blocked if each > 0)]
             if due is not None:
@@ -153,7 +155,7 @@ class Courier:
             if room <= 0:
                 full = full or line.out > 0
                 continue
-            rows = store.claim([name], self._owner, room)
+            rows = store.claim([name], self._owner, room, self.patience)
             self._held |= {("r", row.seq): False for row in rows}
             unsure = [row for row in rows if row.uncertain]
             for row in rows:
@@ -161,7 +163,7 @@ class Courier:
                     self._spawn(line, self._send(api, line, row))
             if unsure:
                 self._spawn(line, self._look(api, line, unsure))
-            notes = [] if line.open or line.paused else store.claim_notes([name], self._owner, room)
+            notes = [] if line.open or line.paused else store.claim_notes([name], self._owner, room, self.patience)
             self._held |= {("n", note.seq): False for note in notes}
             by_target: dict[int | None, list[ClaimedNote]] = {}
             for note in notes:
@@ -198,8 +200,8 @@ class Courier:
         while True:
             async with self._gate:
                 self._held["r", row.seq] = True
-                answer = await api.post(line.to, "/log-request", orjson.dumps(body))
-            verdict = judge(answer, row.attempts, linked=is_linked(body))
+                answer = await api.post(line.to, "/log-request", body)
+            verdict = judge(answer, row.attempts, linked=answer.status == 404 and is_linked(body))
             if verdict.act is Act.UNLINK:
                 failed = self._link_notes(row, folded.notes, verdict.why)
                 whole, body = unlinked(whole), unlinked(body)

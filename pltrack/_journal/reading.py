@@ -26,10 +26,10 @@ class Reader:
         self._engine = engine
         self._lock = threading.RLock()
 
-    def next_due(self, destinations: Sequence[str], owner: str) -> float | None:
+    def next_due(self, destinations: Sequence[str], owner: str, patience: float) -> float | None:
         """Return in how many seconds the next row is due for this courier, None when nothing is pending."""
         with self._reading() as db:
-            asked = {"me": owner, "destinations": list(destinations)}
+            asked = {"me": owner, "destinations": list(destinations), "patience": patience}
             found = [db.scalar(statement, asked) for statement in sql.NEXT_DUE]
         return min((float(each) for each in found if each is not None), default=None)
 

@@ -30,7 +30,7 @@ def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any)
             table.c.state == PENDING,
             table.c.due_at <= NOW,
             table.c.destination.in_(bindparam("destinations", expanding=True)),
-            or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - BORROW_AFTER),
+            or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - bindparam("patience")),
             *extra,
         )
         .order_by(order)
@@ -109,7 +109,8 @@ INSERT_NOTE = insert(notes).values(
 
 NEXT_DUE = [
     select(
-        func.min(case((table.c.owner == bindparam("me"), table.c.due_at), else_=table.c.due_at + BORROW_AFTER)) - NOW
+        func.min(case((table.c.owner == bindparam("me"), table.c.due_at), else_=table.c.due_at + bindparam("patience")))
+        - NOW
     ).where(table.c.state == PENDING, table.c.destination.in_(bindparam("destinations", expanding=True)))
     for table in (requests, notes)
 ]

@@ -141,11 +141,15 @@ class Store(Reader):
 
     # -- delivery -----------------------------------------------------------------------------------------
 
-    def claim(self, destinations: Sequence[str], owner: str, limit: int) -> list[Claimed]:
-        """Take up to `limit` due requests under a lease, with the notes that wait for them."""
+    def claim(self, destinations: Sequence[str], owner: str, limit: int, patience: float) -> list[Claimed]:
+        """Take up to `limit` due requests under a lease, with the notes that wait for them.
+
+        Another process's rows only when they are `patience` seconds overdue.
+        """
         with self._writing() as db:
             rows = db.execute(
-                sql.CLAIM_REQUESTS, {"destinations": list(destinations), "me": owner, "most": limit}
+                sql.CLAIM_REQUESTS,
+                {"destinations": list(destinations), "me": owner, "most": limit, "patience": patience},
             ).all()
             if not rows:
                 return []
@@ -165,10 +169,12 @@ class Store(Reader):
             for row in rows
         )
 
-    def claim_notes(self, destinations: Sequence[str], owner: str, limit: int) -> list[ClaimedNote]:
+    def claim_notes(self, destinations: Sequence[str], owner: str, limit: int, patience: float) -> list[ClaimedNote]:
         """Take up to `limit` due notes whose request has its id, never past an earlier note of the same one."""
         with self._writing() as db:
-            rows = db.execute(sql.CLAIM_NOTES, {"destinations": list(destinations), "me": owner, "most": limit}).all()
+            rows = db.execute(
+                sql.CLAIM_NOTES, {"destinations": list(destinations), "me": owner, "most": limit, "patience": patience}
+            ).all()
         return sorted(ClaimedNote(*row) for row in rows)
 
     def delivered(self, answers: Sequence[Delivered]) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .._journal.store import Store
     from ._entries import Entry
 
+_SCORE_TIMEOUT = 5.0
+
 app = typer.Typer(
     name="pltrack",
     help="Look at what pltrack has recorded, say something about it, and deliver it to PromptLayer.",
@@ -131,8 +133,13 @@ def score(
     if request(wanted if entry is None else entry.id).score(value, name=name) == 0:
         complain("pltrack is disabled; see PLTRACK_DISABLED and PLTRACK_ENABLED")
         raise typer.Exit(1)
-    done = _runtime.flush(_runtime.get().settings.exit_timeout)
-    print("Delivered." if done.delivered and not done.pending else "Kept in the journal, to be delivered later.")
+    _runtime.flush(_SCORE_TIMEOUT)
+    said = _found(wanted if entry is None else entry.id)
+    what = said.notes("score")[-1] if said is not None else {"state": "pending", "reason": None}
+    if what["state"] == "failed":
+        complain(f"the score was refused: {what['reason']}")
+        raise typer.Exit(1)
+    print("Delivered." if what["state"] == "delivered" else "Kept in the journal, to be delivered later.")
 
 
 @app.command()

@@ -57,6 +57,7 @@ def run(*, watch: bool, adopt: bool, timeout: float | None) -> int:
 def _deliver(runtime: Runtime, before: Counts, watch: bool, timeout: float | None) -> str:
     """Run the courier; return why it was stopped: done, timeout, paused or stopped."""
     store, courier = runtime.lane.store(), runtime.lane.courier()
+    courier.patience = 0.0  # no waiting for the processes that wrote the rows
     deadline = time.monotonic() + (timeout if timeout is not None else float("inf") if watch else _TIMEOUT)
     for fingerprint in runtime.destinations:
         store.hurry(destination=fingerprint)
@@ -83,7 +84,7 @@ def _ended(runtime: Runtime, store: Store, courier: Courier) -> str:
     going = [name for name, each in courier.lines.items() if not each.paused]
     # A row that is under way when first looked for may be due again when looked for next: look on both sides.
     under_way = _counts(store).sending
-    if under_way or store.next_due(going, runtime.owner) is not None or _counts(store).sending:
+    if under_way or store.next_due(going, runtime.owner, courier.patience) is not None or _counts(store).sending:
         return ""
     return "done"
 
