@@ -9,7 +9,10 @@ from langchain_community.llms import GPT4All
 
 from pltrack import PromptLayerCallbackHandler
 
-model = GPT4All(model=os.environ.get("GPT4ALL_MODEL", "./models/gpt4all-model.bin"), n_threads=8)
+model = GPT4All(
+    model=os.environ.get("GPT4ALL_MODEL", "./models/gpt4all-model.bin"),
+    n_threads=int(os.environ.get("GPT4ALL_THREADS", "8")),  # more than there are cores is very slow
+)
 callbacks = [PromptLayerCallbackHandler(pl_tags=["langchain", "gpt4all"])]
 
 response = model.invoke(

@@ -57,9 +57,7 @@ class _Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc, unused-ignore]
         return _Wrapper(wrapped, self._self_wrapper, self._self_remake)
 
 
-def bound(
-    function: Any, lives: Lives, remake: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
-) -> Any:
+def bound(function: Any, lives: Lives, remake: tuple[Callable[..., Any], tuple[Any, ...]] | None = None) -> Any:
     """Return `function` wrapped so that each call is driven through the life that `lives` gives for it."""
 
     def call(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -109,9 +109,7 @@ class Handler(BaseCallbackHandler):
     # -- events -------------------------------------------------------------------------------------------
 
     @guarded
-    def on_chat_model_start(
-        self, serialized: Any, messages: Any, *, run_id: UUID, **event: Any
-    ) -> None:
+    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **event: Any) -> None:
         """A chat model was called."""
         self._start("chat", messages, serialized, run_id, event)
 
@@ -149,6 +147,8 @@ class Handler(BaseCallbackHandler):
     # -- a start ------------------------------------------------------------------------------------------
 
     def _start(self, kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[str, Any]) -> None:
+        if not _runtime.is_enabled():
+            return
         live = _live.get(run_id)
         if live is not None and self in live.seen:
             close_unfinished([live], "the same run id was started again")
@@ -284,7 +284,8 @@ def close_all() -> None:
 def _watch_task(live: _Live) -> None:
     """Notice when the task of a run is over and LangChain said nothing: a cancelled `ainvoke` gets no end."""
     live.thread = threading.get_ident()
-    if asyncio._get_running_loop() is None:
+    # Completion models do report a cancelled call, and start in a short task of their own.
+    if live.call.kind == "llm" or asyncio._get_running_loop() is None:
         return
     task = asyncio.current_task()
     if task is None:
@@ -319,10 +320,13 @@ def remember_rendered(text: str, link: Link) -> None:
 def _link_of(given: Sequence[Any], kind: Kind) -> Link | None:
     if kind == "llm":
         return _rendered.get(given[0]) if given and _rendered else None
-    for message in given:
+    # The last one: what went before may be an earlier turn, made by the same prompt with other variables.
+    for message in reversed(given):
         link = getattr(message, "__dict__", {}).get(LINK_ATTRIBUTE)
-        if link is not None:
-            return link if isinstance(link, Link) else None
+        if isinstance(link, Link):
+            return link
+    if _rendered and len(given) == 1 and isinstance(text := getattr(given[0], "content", None), str):
+        return _rendered.get(text)
     return None
 
 

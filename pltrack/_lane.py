@@ -175,6 +175,11 @@ class Lane:
                     return
                 answered.wait(min(left, 0.1))
 
+    def settle(self, deadline: float) -> None:
+        """Write and send what there is time for; more may come afterwards."""
+        if self._is_written(max(deadline - time.monotonic(), 1.0)):
+            self.await_delivery(deadline)
+
     def close(self, deadline: float, *, hurry: bool) -> None:
         """Write what is queued, send what there is time for, end the threads."""
         self.writer.close(max(deadline - time.monotonic(), 5.0))

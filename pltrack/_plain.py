@@ -148,9 +148,7 @@ class _Walk:
             return _describe(value, kinds)
         return self._nested(value, depth, fields, items)
 
-    def _nested(
-        self, value: Any, depth: int, fields: dict[Any, Any] | None, items: Iterable[Any] | None
-    ) -> Json:
+    def _nested(self, value: Any, depth: int, fields: dict[Any, Any] | None, items: Iterable[Any] | None) -> Json:
         if id(value) in self.inside:
             return "<circular>"
         if depth <= 0:
@@ -165,9 +163,7 @@ class _Walk:
 
     def _mapping(self, fields: dict[Any, Any], depth: int) -> dict[str, Json]:
         # A list at once: another thread may change the dict while we walk it.
-        pairs = list(
-            dict.items(fields) if len(fields) <= self.left else islice(dict.items(fields), self.left)
-        )
+        pairs = list(dict.items(fields) if len(fields) <= self.left else islice(dict.items(fields), self.left))
         cut = dict.__len__(fields) - len(pairs)
         found: dict[str, Json] = {}
         for key, item in pairs:
@@ -283,11 +279,7 @@ def _describe(value: Any, kinds: tuple[type, ...]) -> str:
         return f"<class {class_name(value)}>"
     if BaseException in kinds:
         args = BaseException.__dict__["args"].__get__(value)
-        return (
-            f"{type(value).__name__}: {', '.join(text(arg) for arg in args)}"
-            if args
-            else class_name(type(value))
-        )
+        return f"{type(value).__name__}: {', '.join(text(arg) for arg in args)}" if args else class_name(type(value))
     if type(value) in (FunctionType, BuiltinFunctionType):
         return clean(f"<function {value.__module__}.{value.__qualname__}>")
     return f"<{class_name(type(value))} object>"

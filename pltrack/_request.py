@@ -12,6 +12,7 @@ from ._plain import plain, text
 from ._records import Call, Note, Noted
 
 if TYPE_CHECKING:
+    from ._blueprint.outputs import Result
     from ._blueprint.usage import Usage
 
 _NAME_MOST = 512
@@ -31,7 +32,7 @@ class UsageTotals:
     first_token_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Outcome:
     """What a handle keeps of a call that is over: no content, so that a long session stays small."""
 
@@ -41,11 +42,20 @@ class Outcome:
     provider: str
     model: str
     linked: bool
-    usage: Usage | None
-    cache_hit: bool
+    result: Result | None
     started_at: float
     first_token_at: float | None
     ended_at: float
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that it took."""
+        return None if self.result is None else self.result.usage
+
+    @property
+    def cache_hit(self) -> bool:
+        """Whether LangChain's cache gave the answer."""
+        return self.result is not None and self.result.cache_hit
 
 
 class Request:
@@ -79,6 +89,11 @@ class Request:
     def settled(self) -> bool:
         """Whether PromptLayer has taken it, or refused it for good."""
         return self._final
+
+    @property
+    def dropped(self) -> bool:
+        """Whether its session was not sampled: it is recorded nowhere."""
+        return self._dropped
 
     @property
     def answered(self) -> bool:
@@ -117,7 +132,6 @@ class Request:
 
     def finished(self, call: Call) -> None:
         """Take over what was recorded of the call; for the handler."""
-        result = call.result
         self._outcome = Outcome(
             call.status,
             call.error_type,
@@ -125,8 +139,7 @@ class Request:
             call.provider,
             call.model,
             call.link is not None,
-            None if result is None else result.usage,
-            result is not None and result.cache_hit,
+            None if call.result is None else call.result.without_content(),
             call.started_at,
             call.first_token_at,
             call.ended_at,

@@ -196,12 +196,17 @@ class Runtime:
         """Wait for what this process has recorded until now; see `pltrack.flush`."""
         return self.lane.flush(timeout) if self.lane.in_use else FlushResult(0, 0, 0)
 
-    def close(self, timeout: float, *, hurry: bool = True) -> None:
-        """Write everything, deliver for at most `timeout` seconds, end the threads."""
-        deadline = time.monotonic() + timeout
+    def settle(self, deadline: float) -> None:
+        """Deliver what there is time for and call everyone back, while what they say is still taken down."""
         for lane in self._lanes.values():
-            lane.close(deadline, hurry=hurry and self.sends)
+            if self.sends and lane.in_use:
+                lane.settle(deadline)
         self._callbacks.close(max(deadline - time.monotonic(), 0.5))
+
+    def close(self, deadline: float) -> None:
+        """Write everything, deliver while there is time, end the threads."""
+        for lane in self._lanes.values():
+            lane.close(deadline, hurry=self.sends)
 
     def status(self) -> Status:
         """Return how it stands."""
@@ -332,10 +337,15 @@ def shutdown(timeout: float | None = None) -> None:
     global _current
     for hook in before_close:
         hook()
+    runtime = _current
+    if runtime is None or runtime.pid != os.getpid():
+        return
+    deadline = time.monotonic() + (runtime.settings.exit_timeout if timeout is None else _seconds(timeout))
+    runtime.settle(deadline)
     with _lock:
-        runtime, _current = _current, None
-    if runtime is not None and runtime.pid == os.getpid():
-        runtime.close(runtime.settings.exit_timeout if timeout is None else _seconds(timeout))
+        if _current is runtime:
+            _current = None
+    runtime.close(deadline)
 
 
 def status() -> Status:

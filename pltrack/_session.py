@@ -234,9 +234,7 @@ class Session:
         """Score the answered requests gathered so far; return how many."""
         return self._say(Noted.SCORE, score_payload(score, name), on, lambda each: each.answered)
 
-    def metadata(
-        self, metadata: Mapping[str, Any] | None = None, /, *, on: On = "all", **more: Any
-    ) -> int:
+    def metadata(self, metadata: Mapping[str, Any] | None = None, /, *, on: On = "all", **more: Any) -> int:
         """Add metadata to the requests gathered so far; return how many."""
         return self._say(Noted.METADATA, metadata_payload(metadata, more), on, lambda _: True)
 
@@ -253,9 +251,7 @@ class Session:
         payload = link_payload(name, variables, version, label)
         return self._say(Noted.PROMPT, payload, on, lambda each: each.answered and not each.linked)
 
-    def _say(
-        self, kind: Noted, payload: Mapping[str, Any] | None, on: On, fits: Callable[[Request], bool]
-    ) -> int:
+    def _say(self, kind: Noted, payload: Mapping[str, Any] | None, on: On, fits: Callable[[Request], bool]) -> int:
         return sum(each.say(kind, payload) for each in _chosen(self.requests, on) if fits(each))
 
     # -- across processes ---------------------------------------------------------------------------------
@@ -444,9 +440,7 @@ class SessionHandle:
     def _say(self, kind: Noted, payload: Mapping[str, Any] | None) -> None:
         if payload is not None and _runtime.is_enabled():
             runtime = _runtime.get()
-            runtime.put(
-                Note(kind=kind, payload=payload, session_id=self.id, destination=runtime.fingerprint)
-            )
+            runtime.put(Note(kind=kind, payload=payload, session_id=self.id, destination=runtime.fingerprint))
 
 
 def session(id: str) -> SessionHandle:

@@ -76,7 +76,10 @@ def _open(requests: Sequence[Request]) -> list[str]:
     return [
         each.id
         for each in requests
-        if not each.settled and each.outcome is not None and not runtime.why_not_deliverable(each.destination)
+        if not each.settled
+        and not each.dropped
+        and each.outcome is not None
+        and not runtime.why_not_deliverable(each.destination)
     ]
 
 

@@ -1,11 +1,11 @@
 """The errors that pltrack raises.
 
-    PltrackError
-    ├── SettingError(ValueError)      a setting or environment value that cannot be used
-    ├── NoKeyError                    `require_key=True` and no PromptLayer key was found
-    ├── JournalError                  the journal cannot be read or written
-    └── PromptError                   a prompt could not be fetched or published
-        └── PromptNotFoundError(LookupError)
+PltrackError
+├── SettingError(ValueError)      a setting or environment value that cannot be used
+├── NoKeyError                    `require_key=True` and no PromptLayer key was found
+├── JournalError                  the journal cannot be read or written
+└── PromptError                   a prompt could not be fetched or published
+    └── PromptNotFoundError(LookupError)
 """
 
 

@@ -26,15 +26,18 @@ class _Tracker(PromptLayerCallbackHandler):
 
 
 class _Finder(Handler):
-    """Finds the requests that one `generate` makes, by their run ids."""
+    """Finds the requests that one `generate` makes, by their run ids; a completion model's also by their prompts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[Any, Request] = {}
+        self.by_prompt: dict[str, Request] = {}
 
     def _join(self, live: Any) -> None:
         super()._join(live)
         self.found[live.key] = live.handle
+        if live.call.kind == "llm":
+            self.by_prompt.update(dict.fromkeys(live.call.inputs, live.handle))
 
 
 class _PromptLayer(BaseModel):
@@ -141,8 +144,7 @@ def _with_ids(result: LLMResult, finder: _Finder, inputs: list[Any]) -> LLMResul
     """Return the result with each generation telling its request's id; None for a cached one without a request."""
     runs = [finder.found.get(each.run_id) for each in result.run or ()]
     if len(runs) != len(inputs):  # some prompts were answered by LangChain's cache, without a run
-        by_prompt = {each.call.inputs: each for each in runs if each is not None and each.call is not None}
-        runs = [by_prompt.get((each,)) for each in inputs]
+        runs = [finder.by_prompt.get(each) for each in inputs]
     # Copies: LangChain's cache keeps the generations it was given.
     generations = [
         [_with_id(each, request) for each in candidates]

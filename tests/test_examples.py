@@ -12,13 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
-
 import tiny_gguf
 from fake_openai import FakeOpenAI
-from pltrack.testing import FakePromptLayer, Logged
 from programs import environment
 
+from pltrack.testing import FakePromptLayer, Logged
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
+SYNC = "import sys; from pltrack.cli import main; sys.argv = ['pltrack', 'sync', '--timeout', '30']; main()"
 SERVED = """
 import sys, uvicorn
 sys.path.insert(0, sys.argv[1])
@@ -81,7 +82,7 @@ def test_chatopenai_with_a_tag(promptlayer: FakePromptLayer, env: dict[str, str]
 def test_gpt4all(promptlayer: FakePromptLayer, env: dict[str, str], tmp_path: Path) -> None:
     """The guide's second example runs on a real local model and logs its prompt, its answer and the tags."""
     model = tiny_gguf.make(tmp_path / "tiny.gguf")
-    printed = run("02_gpt4all.py", env | {"GPT4ALL_MODEL": str(model)})
+    printed = run("02_gpt4all.py", env | {"GPT4ALL_MODEL": str(model), "GPT4ALL_THREADS": "1"})
     (logged,) = promptlayer.requests
     assert logged.body["input"]["type"] == "completion"
     assert said(logged.body["input"]) == "Once upon a time, "
@@ -132,9 +133,7 @@ def test_the_tracked_app(promptlayer: FakePromptLayer, env: dict[str, str]) -> N
 
 def test_sessions_in_request_handlers(promptlayer: FakePromptLayer, env: dict[str, str]) -> None:
     """Under real uvicorn each request has its session, streams too, and a client may score by id later."""
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVED, str(EXAMPLES)], env=env, text=True, stdout=subprocess.PIPE
-    )
+    server = subprocess.Popen([sys.executable, "-c", SERVED, str(EXAMPLES)], env=env, text=True, stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
         base = f"http://127.0.0.1:{int(server.stdout.readline())}"
@@ -167,6 +166,8 @@ def test_scoring_from_another_process(
     run("06_score_later.py", env | {"PLTRACK_DELIVERY": delivery}, "ask", str(ids))
     assert len(promptlayer.requests) == (2 if delivery == "background" else 0)
     run("06_score_later.py", env, "score", str(ids))
+    if delivery == "external":  # nobody but `pltrack sync` has to send what another process left
+        subprocess.run([sys.executable, "-c", SYNC], env=env, check=True, capture_output=True, timeout=60)
     own_ids = ids.read_text().split()
     assert len(own_ids) == len(promptlayer.requests) == 2
     for own_id in own_ids:

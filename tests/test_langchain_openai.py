@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fake_openai import FakeOpenAI
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI
 
 import pltrack
-from fake_openai import FakeOpenAI
 from pltrack.testing import FakePromptLayer, Logged
 
 # With more than one prompt langchain-openai adds up usage details that it cannot add up.
@@ -30,11 +30,15 @@ def openai() -> Iterator[FakeOpenAI]:
 
 
 def chat(openai: FakeOpenAI, model: str = "gpt-4o-mini", **more: Any) -> ChatOpenAI:
-    return ChatOpenAI(model=model, api_key="sk-test", base_url=openai.url, http_client=clients[openai], max_retries=0, **more)
+    return ChatOpenAI(
+        model=model, api_key="sk-test", base_url=openai.url, http_client=clients[openai], max_retries=0, **more
+    )
 
 
 def completion(openai: FakeOpenAI, model: str = "gpt-3.5-turbo-instruct", **more: Any) -> OpenAI:
-    return OpenAI(model=model, api_key="sk-test", base_url=openai.url, http_client=clients[openai], max_retries=0, **more)
+    return OpenAI(
+        model=model, api_key="sk-test", base_url=openai.url, http_client=clients[openai], max_retries=0, **more
+    )
 
 
 def only(promptlayer: FakePromptLayer) -> Logged:
@@ -106,8 +110,9 @@ async def test_an_async_stream(promptlayer: FakePromptLayer, openai: FakeOpenAI)
         async for _ in completion(openai, http_async_client=client).astream("two"):
             pass
     await pltrack.aflush(5)
+    assert [each.body["status"] for each in promptlayer.requests] == ["SUCCESS"] * 2
     assert [texts(each.body["input"]) for each in promptlayer.requests] == [["one"], ["two"]]
-    assert all(texts(each.body["output"]) == ["Hello there"] for each in promptlayer.requests)
+    assert [texts(each.body["output"]) for each in promptlayer.requests] == [["Hello there"]] * 2
     assert await s.arequest_ids() == tuple(each.id for each in promptlayer.requests)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from fake_openai import FakeOpenAI
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.load import dumps, loads
 from langchain_core.messages import HumanMessage
 
 import pltrack
-from fake_openai import FakeOpenAI
 from pltrack.openai import PromptLayerChatOpenAI, PromptLayerOpenAI
 from pltrack.testing import FakePromptLayer, Fault
 
@@ -137,6 +137,7 @@ async def test_async_calls_tell_it_too(promptlayer: FakePromptLayer, openai: Fak
         result = await model.agenerate(given(kind, "one", "two"))
     ticker.cancel()
     assert turns - before > 50
+    assert {each.body["status"] for each in promptlayer.requests} == {"SUCCESS"}
     logged = {prompt_of(each): each.id for each in promptlayer.requests}
     assert ids(result) == [[logged["one"]], [logged["two"]]]
 
@@ -169,9 +170,7 @@ def test_our_own_id_where_none_can_come(openai: FakeOpenAI, pltrack_journal: Any
 
 
 @kinds
-def test_our_own_id_where_it_does_not_come_in_time(
-    promptlayer: FakePromptLayer, openai: FakeOpenAI, kind: str
-) -> None:
+def test_our_own_id_where_it_does_not_come_in_time(promptlayer: FakePromptLayer, openai: FakeOpenAI, kind: str) -> None:
     """Against a silent PromptLayer a call waits `id_timeout`, then says our id; a score by it arrives later."""
     pltrack.configure(id_timeout=0.2)
     promptlayer.fail(Fault.silent(path="/log-request"))

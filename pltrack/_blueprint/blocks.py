@@ -44,9 +44,7 @@ def dumped(value: Json) -> Block:
 
 def leftover(rest: Block) -> list[Block]:
     """Return what a converter did not take from a block, as text; nothing if that is only wiring."""
-    kept = {
-        name: value for name, value in rest.items() if name not in _WIRING and value not in (None, "", [], {})
-    }
+    kept = {name: value for name, value in rest.items() if name not in _WIRING and value not in (None, "", [], {})}
     return [dumped(kept)] if kept else []
 
 
@@ -88,16 +86,10 @@ def _thinking(rest: Block, _: bool) -> list[Block] | None:
     nested = rest.get("reasoning_content")
     if isinstance(nested, dict) and not nested.keys() & rest.keys() - {"type"}:
         rest.update(rest.pop("reasoning_content"))
-    texts = [
-        words
-        for name in ("thinking", "reasoning", "reasoning_content", "text")
-        if (words := take(rest, name))
-    ]
+    texts = [words for name in ("thinking", "reasoning", "reasoning_content", "text") if (words := take(rest, name))]
     texts += _texts(rest, "summary") + _texts(rest, "content")
     found: Block = {"type": "thinking", "thinking": "\n".join(texts)}
-    names = (
-        ("signature", "data") if rest["type"] == "redacted_thinking" else ("signature", "encrypted_content")
-    )
+    names = ("signature", "data") if rest["type"] == "redacted_thinking" else ("signature", "encrypted_content")
     for slot, value in (("id", take(rest, "id")), ("signature", _signature(rest, *names))):
         if value:
             found[slot] = value

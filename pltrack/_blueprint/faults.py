@@ -26,9 +26,7 @@ _BY_STATUS = {
     408: "PROVIDER_TIMEOUT",
     504: "PROVIDER_TIMEOUT",
 }
-_QUOTA = re.compile(
-    r"insufficient_quota|exceeded your current quota|quota.?exceeded|credit balance is too low"
-)
+_QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|quota.?exceeded|credit balance is too low")
 _BY_NAME = (
     (re.compile(r"RateLimit|TooManyRequests|ResourceExhausted|Throttl"), "PROVIDER_RATE_LIMIT"),
     (re.compile(r"Timeout|DeadlineExceeded|TimedOut"), "PROVIDER_TIMEOUT"),

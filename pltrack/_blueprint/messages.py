@@ -45,9 +45,7 @@ def snap(message: object) -> Snapshot:
         kind, content = own["type"], own["content"]
         if type(content) is not str:
             content = plain(content)
-        if kind in _SIMPLE and not (
-            own["additional_kwargs"] or own.get("tool_calls") or own.get("invalid_tool_calls")
-        ):
+        if kind in _SIMPLE and not (own["additional_kwargs"] or own.get("tool_calls") or own.get("invalid_tool_calls")):
             return (kind, content, own["name"], None)
         return (str(kind), content, own.get("name"), _more(own))
     except Exception:  # noqa: BLE001 -- whatever a list of messages may hold, its owner wants no error from here
@@ -68,9 +66,7 @@ def message(snapshot: Snapshot) -> Block:
     return found
 
 
-def chat_prompt(
-    snapshots: Iterable[Snapshot], tools: Sequence[Block] | None = None, tool_choice: Json = None
-) -> Block:
+def chat_prompt(snapshots: Iterable[Snapshot], tools: Sequence[Block] | None = None, tool_choice: Json = None) -> Block:
     """Return the blueprint of a chat: the messages of these snapshots, with the tools that were offered."""
     found: Block = {"type": "chat", "messages": [message(one) for one in snapshots], "input_variables": []}
     if tools:

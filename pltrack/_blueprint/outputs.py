@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._plain import attempt, clean, peek, text
+import orjson
+
+from .._plain import attempt, clean, dumps, peek, text
 from .blocks import said
 from .faults import finish_fault
 from .media import Block
@@ -20,19 +22,86 @@ if TYPE_CHECKING:
 
 _MODEL = ("model_name", "model", "model_id", "modelId", "model_version")
 _FINISH = ("finish_reason", "stop_reason", "stopReason", "finishReason", "done_reason")
+_TOLD = ("usage_metadata", "response_metadata", "id")
 _ID = ("id", "response_id", "request_id")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run answered; nothing in it changes with LangChain's own objects."""
+    """What a run answered; nothing in it changes with LangChain's own objects.
 
-    candidates: tuple[Snapshot | str, ...] = ()
+    Only what can change is copied on the app's thread; what it means is read when first asked for, elsewhere.
+    """
+
+    __slots__ = ("_batch_size", "_read", "_run_id", "_told", "candidates")
+
+    def __init__(
+        self, candidates: tuple[Snapshot | str, ...], told: bytes, run_id: UUID | str | None, batch_size: int
+    ) -> None:
+        self.candidates = candidates
+        self._told = told
+        self._run_id = run_id
+        self._batch_size = batch_size
+        self._read: Reading | None = None
+
+    def without_content(self) -> Result:
+        """Return what remains when the words themselves are of no interest."""
+        return Result((), self._told, self._run_id, self._batch_size)
+
+    @property
+    def reading(self) -> Reading:
+        """What the answer says about itself."""
+        if self._read is None:
+            self._read = attempt(lambda: _reading(self._told, self._run_id, self._batch_size), Reading())
+        return self._read
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that it took."""
+        return self.reading.usage
+
+    @property
+    def model_name(self) -> str | None:
+        """The model that answered."""
+        return self.reading.model_name
+
+    @property
+    def provider_id(self) -> str | None:
+        """The provider's id of the answer."""
+        return self.reading.provider_id
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped."""
+        return self.reading.finish_reason
+
+    @property
+    def cache_hit(self) -> bool:
+        """Whether LangChain's cache gave the answer."""
+        return self.reading.cache_hit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What an answer says about itself."""
+
     usage: Usage | None = None
     model_name: str | None = None
     provider_id: str | None = None
     finish_reason: str | None = None
     cache_hit: bool = False
+
+
+@dataclass(eq=False)
+class _Message:
+    usage_metadata: Any
+    response_metadata: Any
+    id: Any
+
+
+@dataclass(eq=False)
+class _Generation:
+    message: _Message | None
+    generation_info: Any
 
 
 def snap_result(
@@ -41,7 +110,7 @@ def snap_result(
     """Return a snapshot of the run's result, None where there is none; never raise. For the app's thread."""
     if response is None:
         return None
-    return attempt(lambda: _result(response, run_id, batch_size), Result())
+    return attempt(lambda: _result(response, run_id, batch_size), Result((), b"[[],null]", run_id, batch_size))
 
 
 def output(result: Result | None, kind: Literal["chat", "llm"]) -> Block:
@@ -61,19 +130,29 @@ def _result(response: object, run_id: UUID | str | None, batch_size: int) -> Res
     first = generations[0] if isinstance(generations, list | tuple) and generations else ()
     candidates = list(first) if isinstance(first, list | tuple) else [first]
     messages = [peek(one, "message") for one in candidates]
-    llm_output = peek(response, "llm_output")
-    told = [peek(one, "response_metadata") for one in messages if one is not None]
-    infos = [peek(one, "generation_info") for one in candidates]
-    identity = peek(messages[0], "id") if messages and messages[0] is not None else None
+    told = [
+        (None if answer is None else [peek(answer, name) for name in _TOLD], peek(one, "generation_info"))
+        for one, answer in zip(candidates, messages, strict=True)
+    ]
+    snapshots = tuple(map(_candidate, candidates, messages))
+    return Result(snapshots, dumps([told, peek(response, "llm_output")]), run_id, batch_size)
+
+
+def _reading(told: bytes, run_id: UUID | str | None, batch_size: int) -> Reading:
+    rows, llm_output = orjson.loads(told)
+    candidates = [_Generation(None if said is None else _Message(*said), info) for said, info in rows]
+    messages = [one.message for one in candidates if one.message is not None]
+    metadata = [one.response_metadata for one in messages]
+    infos = [one.generation_info for one in candidates]
+    identity = messages[0].id if messages else None
     if not isinstance(identity, str) or identity.startswith(("lc_", "run-")):
         identity = None
-    return Result(
-        candidates=tuple(map(_candidate, candidates, messages)),
+    return Reading(
         usage=find_usage(candidates, llm_output, batch_size),
-        model_name=_undoubled(_first([*told, llm_output, *infos], _MODEL)),
-        provider_id=_first([llm_output, *told], _ID) or identity,
-        finish_reason=_finish_reason(told, infos, llm_output),
-        cache_hit=any(_is_cached(one, run_id) for one in messages if one is not None),
+        model_name=_undoubled(_first([*metadata, llm_output, *infos], _MODEL)),
+        provider_id=_first([llm_output, *metadata], _ID) or identity,
+        finish_reason=_finish_reason(metadata, infos, llm_output),
+        cache_hit=any(_is_cached(one, run_id) for one in messages),
     )
 
 

@@ -85,9 +85,12 @@ def parameters(snapshot: bytes, provider: str = "unknown") -> tuple[Block, list[
     )
 
 
-def model_of(
-    invocation_params: object, metadata: object, serialized_name: str | None = None
-) -> tuple[str, str]:
+_ASKED = ("_type", *_NAMES)
+_KNOWN_MOST = 1_000
+_known: dict[Any, tuple[str, str]] = {}
+
+
+def model_of(invocation_params: object, metadata: object, serialized_name: str | None = None) -> tuple[str, str]:
     """Return provider and model as PromptLayer names them; "unknown" where LangChain does not say."""
     return attempt(lambda: _model_of(invocation_params, metadata, serialized_name), ("unknown", "unknown"))
 
@@ -139,6 +142,17 @@ def _public(tool: object) -> object:
 def _model_of(given: object, about: object, serialized_name: str | None) -> tuple[str, str]:
     given = given if isinstance(given, Mapping) else {}
     about = about if isinstance(about, Mapping) else {}
+    # A program asks a few models again and again, on its own thread.
+    asked = (serialized_name, about.get("ls_provider"), about.get("ls_model_name"), *map(given.get, _ASKED))
+    known = _known.get(asked)
+    if known is None:
+        known = _worked_out(given, about, serialized_name)
+        if len(_known) < _KNOWN_MOST:
+            _known[asked] = known
+    return known
+
+
+def _worked_out(given: Mapping[str, Any], about: Mapping[str, Any], serialized_name: str | None) -> tuple[str, str]:
     kind = given.get("_type")
     short = kind.removesuffix("-chat").removeprefix("chat-") if isinstance(kind, str) else ""
     of_class = (serialized_name or "").removeprefix("Chat").lower()

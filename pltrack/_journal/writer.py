@@ -99,7 +99,9 @@ class Writer:
         self.hurry()
         if self._thread is not None:
             self._thread.join(timeout)
-            return not self._thread.is_alive()
+            if self._thread.is_alive():
+                return False
+        self._drain()  # what was put while the thread ended
         return True
 
     def _start(self) -> None:

@@ -118,9 +118,7 @@ BLOCK = tagged(
                 "approval_request_id": TEXT_OR_NULL,
             },
         ),
-        "mcp_approval_request": record(
-            {}, {"id": TEXT_OR_NULL, "name": TEXT, "arguments": TEXT, "server_label": TEXT}
-        ),
+        "mcp_approval_request": record({}, {"id": TEXT_OR_NULL, "name": TEXT, "arguments": TEXT, "server_label": TEXT}),
         "mcp_approval_response": record({"approval_request_id": TEXT, "approve": boolean}),
         "shell_call": record({}, {**_CALL, "action": OBJECT}),
         "shell_call_output": record({}, {**_CALL, "output": many(OBJECT)}),
@@ -131,9 +129,7 @@ BLOCK = tagged(
 BLOCKS = many(BLOCK)
 
 FUNCTION_CALL = record({"name": TEXT, "arguments": TEXT})
-TOOL_CALL = record(
-    {"id": TEXT, "function": FUNCTION_CALL}, {"type": one_of("function"), "tool_id": TEXT_OR_NULL}
-)
+TOOL_CALL = record({"id": TEXT, "function": FUNCTION_CALL}, {"type": one_of("function"), "tool_id": TEXT_OR_NULL})
 FORMAT = one_of("f-string", "jinja2")
 _COMMON: dict[str, Check] = {"input_variables": NAMES, "template_format": FORMAT}
 _SPOKEN = record({"content": BLOCKS}, {**_COMMON, "name": TEXT_OR_NULL})
@@ -156,9 +152,7 @@ MESSAGE = tagged(
         ),
         "function": record({"name": TEXT}, {**_COMMON, "content": maybe(BLOCKS)}),
         "tool": record({"content": BLOCKS, "tool_call_id": TEXT}, {**_COMMON, "name": TEXT_OR_NULL}),
-        "placeholder": record(
-            {"name": TEXT}, {**_COMMON, "content": maybe(BLOCKS), "raw_request_display_role": TEXT}
-        ),
+        "placeholder": record({"name": TEXT}, {**_COMMON, "content": maybe(BLOCKS), "raw_request_display_role": TEXT}),
     },
 )
 
@@ -177,9 +171,7 @@ BUILT_IN_TOOLS = (
     "apply_patch",
     "text_editor",
 )
-TOOL = tagged(
-    "type", {"function": record({"function": FUNCTION}), **dict.fromkeys(BUILT_IN_TOOLS, _BUILT_IN)}
-)
+TOOL = tagged("type", {"function": record({"function": FUNCTION}), **dict.fromkeys(BUILT_IN_TOOLS, _BUILT_IN)})
 NAMED = record({"name": TEXT})
 
 BLUEPRINT = tagged(

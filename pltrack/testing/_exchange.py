@@ -32,9 +32,7 @@ def fault_answer(fault: Fault) -> Outgoing:
     if isinstance(fault.body, str | bytes):
         raw = fault.body.encode() if isinstance(fault.body, str) else fault.body
         return Outgoing(status=fault.status, body=raw, content_type="text/plain", headers=fault.headers)
-    said = (
-        {"success": False, "message": f"told to answer {fault.status}"} if fault.body is None else fault.body
-    )
+    said = {"success": False, "message": f"told to answer {fault.status}"} if fault.body is None else fault.body
     return Outgoing.json(fault.status, said, fault.headers)
 
 

@@ -117,9 +117,7 @@ class LoopbackServer(HTTPServer):
 
     request_queue_size = 128
 
-    def __init__(
-        self, answer: Callable[[Incoming], Outgoing], *, port: int = 0, name: str = "loopback"
-    ) -> None:
+    def __init__(self, answer: Callable[[Incoming], Outgoing], *, port: int = 0, name: str = "loopback") -> None:
         self.answer = answer
         self._name = name
         self._lock = threading.Lock()

@@ -144,11 +144,7 @@ PUBLISH_TEMPLATE = record(
     {
         "release_labels": maybe(NAMES),
         "external_ids": maybe(
-            many(
-                record(
-                    {"source": text(least=1, most=128), "external_id": text(least=1, most=512)}, closed=True
-                )
-            )
+            many(record({"source": text(least=1, most=128), "external_id": text(least=1, most=512)}, closed=True))
         ),
     },
     closed=True,
@@ -220,9 +216,7 @@ _FILTER = record(
 
 def filter_group(value: Any, loc: Loc) -> Iterator[Issue]:
     """Check a group of filters and of groups, however deep."""
-    yield from record({"filters": many(_filter_or_group)}, {"logic": one_of("AND", "OR")}, closed=True)(
-        value, loc
-    )
+    yield from record({"filters": many(_filter_or_group)}, {"logic": one_of("AND", "OR")}, closed=True)(value, loc)
 
 
 def _filter_or_group(value: Any, loc: Loc) -> Iterator[Issue]:
@@ -235,9 +229,7 @@ SEARCH = record(
     {
         "filter_group": maybe(filter_group),
         "q": TEXT_OR_NULL,
-        "sort_by": maybe(
-            one_of("request_start_time", "input_tokens", "output_tokens", "cost", "latency_ms", "status")
-        ),
+        "sort_by": maybe(one_of("request_start_time", "input_tokens", "output_tokens", "cost", "latency_ms", "status")),
         "sort_order": maybe(one_of("asc", "desc")),
         "metadata_cost_breakdown_key": TEXT_OR_NULL,
         "page": maybe(POSITIVE),

@@ -71,9 +71,7 @@ def search(requests: Sequence[Logged], body: dict[str, Any]) -> dict[str, Any]:
     if bool(field) != bool(body.get("sort_order")):
         raise RefusedError(400, "sort_by and sort_order go together")
     found.sort(key=FIELDS[field or "pl_id"], reverse=body.get("sort_order") != "asc")
-    items = page(
-        [summary_with_prompt(logged, body) for logged in found], body.get("page"), body.get("per_page")
-    )
+    items = page([summary_with_prompt(logged, body) for logged in found], body.get("page"), body.get("per_page"))
     return {"success": True, **items}
 
 

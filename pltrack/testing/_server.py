@@ -263,9 +263,7 @@ class FakePromptLayer:
         if key not in self._keys:
             return Outgoing.json(401, {"success": False, "message": "Invalid or missing API key"})
         if incoming.path == _routes.SEARCH and not self._may_search(key):
-            return Outgoing.json(
-                429, {"success": False, "message": "Rate limit exceeded. Please retry later."}
-            )
+            return Outgoing.json(429, {"success": False, "message": "Rate limit exceeded. Please retry later."})
         if not readable:
             wrong = {
                 "loc": ["body"],

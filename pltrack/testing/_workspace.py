@@ -114,9 +114,7 @@ class Workspace:
     ) -> tuple[Prompt, Version]:
         found = self.registry.find(name, number, label)
         if found is None:
-            wanted = (
-                f"label {label!r}" if label is not None else f"version {number}" if number else "a version"
-            )
+            wanted = f"label {label!r}" if label is not None else f"version {number}" if number else "a version"
             raise RefusedError(status, f"Prompt template {name!r} with {wanted} was not found")
         return found
 
