@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import prompts, track
     from ._callback import PromptLayerCallbackHandler
+    from ._handles import SessionHandle, session
     from ._lane import FlushResult
     from ._request import Request, UsageTotals, request
     from ._runtime import aflush, configure, flush, shutdown, status
-    from ._session import Session, SessionHandle, current_session, pl_session, session
+    from ._session import Session, current_session, pl_session
     from ._status import Status
     from ._tracked import tracked
     from .errors import (
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 _HOME = {
     "pl_session": "_session",
     "Session": "_session",
-    "SessionHandle": "_session",
+    "SessionHandle": "_handles",
     "current_session": "_session",
-    "session": "_session",
+    "session": "_handles",
     "tracked": "_tracked",
     "PromptLayerCallbackHandler": "_callback",
     "Request": "_request",

@@ -15,11 +15,12 @@ from . import _shapes
 Lives = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Callable[..., Any], _shapes.Life]]
 
 
-class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[misc, unused-ignore]
+class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
     """The wrapper as an attribute of an instance or class."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        owner = self._self_instance if self._self_instance is not None else self.__wrapped__.__self__
+        method: Any = self.__wrapped__
+        owner = self._self_instance if self._self_instance is not None else method.__self__
         return getattr, (owner, self.__wrapped__.__name__)
 
     def __copy__(self) -> Any:
@@ -30,7 +31,7 @@ class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[misc, unused-ignore]
         return function(copy.deepcopy(arguments[0], memo), arguments[1])
 
 
-class _Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc, unused-ignore]
+class _Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc, type-arg, unused-ignore]
     """The wrapper itself."""
 
     __bound_function_wrapper__ = _Bound

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._checks import checked_tags
 from ._handler import Handler
-from ._session import checked_tags
 
 
 class PromptLayerCallbackHandler(Handler):

@@ -32,8 +32,11 @@ LINK_ATTRIBUTE = "_pltrack_link"
 class Owner(Protocol):
     """The session that a handler gathers for."""
 
-    scope: Scope
     sampled: bool
+
+    @property
+    def scope(self) -> Scope:
+        """What the session says about its calls."""
 
     def gather(self, request: Request) -> None:
         """Take a request into this session and those around it."""

@@ -9,18 +9,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from . import _headers, _runtime, _shapes, _waiting
-from ._records import Note, Noted, Scope, SessionEnded, new_id
-from ._request import (
-    NO_REQUEST,
-    Request,
-    UsageTotals,
+from ._checks import (
     checked_metadata,
     checked_name,
+    checked_tags,
+    checked_text,
     link_payload,
     metadata_payload,
     score_payload,
-    totals,
 )
+from ._records import Noted, Scope, SessionEnded, new_id
+from ._request import NO_REQUEST, Request, UsageTotals, totals
 from ._settings import Destination
 
 if TYPE_CHECKING:
@@ -52,14 +51,14 @@ class Session:
         capture: str | None = None,
     ) -> None:
         self.id = new_id() if id is None else checked_name("id", id)
-        self._name = _text("name", name)
+        self._name = checked_text("name", name)
         self._tags = checked_tags("tags", tags)
         if metadata is not None and not isinstance(metadata, Mapping):
             raise TypeError(f"metadata: expected a mapping, got {type(metadata).__name__}")
         self._metadata = checked_metadata("metadata", metadata or {})
-        self._user = None if user is None else _text("user", user)
-        self._conversation = None if conversation is None else _text("conversation", conversation)
-        self._api_key = None if api_key is None else _text("api_key", api_key)
+        self._user = None if user is None else checked_text("user", user)
+        self._conversation = None if conversation is None else checked_text("conversation", conversation)
+        self._api_key = None if api_key is None else checked_text("api_key", api_key)
         if capture not in (None, "full", "metadata"):
             raise ValueError(f"capture: expected 'full' or 'metadata', got {capture!r}")
         self._capture = capture
@@ -109,7 +108,8 @@ class Session:
             raise TypeError(f"function: expected something callable, got {type(function).__name__}")
         from ._bound import bound
 
-        return bound(function, lambda *_: (function, _Attached(self)))  # type: ignore[return-value]
+        wrapped: F = bound(function, lambda *_: (function, _Attached(self)))
+        return wrapped
 
     def follow(self, stream: Any) -> Any:
         """Return an iterator (sync or async) over `stream` whose calls belong to this session wherever it is read."""
@@ -163,8 +163,8 @@ class Session:
             parent=outer.id if outer else None,
             tags=tuple(dict.fromkeys((*(outer.tags if outer else ()), *self._tags))),
             metadata={**(outer.metadata if outer else {}), **self._metadata},
-            user=self._user or (outer and outer.user),
-            conversation=self._conversation or (outer and outer.conversation),
+            user=self._user or (outer.user if outer else None),
+            conversation=self._conversation or (outer.conversation if outer else None),
             destination=fingerprint,
             capture="metadata" if "metadata" in captures else "full",
             started_at=time.time(),
@@ -392,79 +392,9 @@ def _register_hook() -> None:
     from langchain_core.tracers.context import register_configure_hook
 
     # Not handle_class: any handler of ours in a user's list would then hide the session's.
-    register_configure_hook(_current, inheritable=True)  # type: ignore[arg-type]
+    register_configure_hook(_current, inheritable=True)
     runtime.hook_ok = True
     runtime.lane.writer.warm()
-
-
-# -- sessions of other processes, by id -----------------------------------------------------------------------
-
-
-class SessionHandle:
-    """A session of any process, by its id: what is said holds for the requests that the journal knows then."""
-
-    def __init__(self, id: str) -> None:
-        self.id = checked_name("id", id)
-
-    def __repr__(self) -> str:
-        return f"<pltrack.SessionHandle {self.id}>"
-
-    def __enter__(self) -> Self:
-        raise TypeError("pltrack.session(id) speaks about an earlier session; did you mean pl_session(id=...)?")
-
-    def __exit__(self, *_: object) -> None:
-        """Never reached."""
-
-    __aenter__ = __enter__
-    __aexit__ = __exit__
-
-    def score(self, score: int, *, name: str | None = None) -> None:
-        """Score its answered requests."""
-        self._say(Noted.SCORE, score_payload(score, name))
-
-    def metadata(self, metadata: Mapping[str, Any] | None = None, /, **more: Any) -> None:
-        """Add metadata to its requests."""
-        self._say(Noted.METADATA, metadata_payload(metadata, more))
-
-    def link_prompt(
-        self,
-        name: str,
-        variables: Mapping[str, Any] | None = None,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-    ) -> None:
-        """Link its answered requests that did not link themselves."""
-        self._say(Noted.PROMPT, link_payload(name, variables, version, label))
-
-    def _say(self, kind: Noted, payload: Mapping[str, Any] | None) -> None:
-        if payload is not None and _runtime.is_enabled():
-            runtime = _runtime.get()
-            runtime.put(Note(kind=kind, payload=payload, session_id=self.id, destination=runtime.fingerprint))
-
-
-def session(id: str) -> SessionHandle:
-    """Return a handle for a session of any process by its id."""
-    return SessionHandle(id)
-
-
-# -- checks ---------------------------------------------------------------------------------------------------
-
-
-def checked_tags(argument: str, tags: object) -> tuple[str, ...]:
-    """Check tags: several texts, never one text that would be taken for its letters."""
-    if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
-        raise TypeError(f"{argument}: expected several tags such as ['prod'], got {type(tags).__name__}")
-    found = tuple(tags)
-    for tag in found:
-        checked_name(f"{argument}[...]", tag)
-    return found
-
-
-def _text(argument: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{argument}: expected text, got {type(value).__name__}")
-    return value
 
 
 def _chosen(requests: tuple[Request, ...], on: object) -> Iterable[Request]:

@@ -97,7 +97,7 @@ def _generate(inner: Iterator[Any], life: Life) -> Generator[Any, Any, Any]:
         except GeneratorExit:
             _close(inner, life)
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- thrown on into the user's generator
             step = _thrower(inner, error)
         else:
             step = functools.partial(next, inner) if sent is None else functools.partial(inner.send, sent)  # type: ignore[attr-defined]
@@ -141,7 +141,7 @@ async def _agenerate(inner: AsyncIterator[Any], life: Life) -> AsyncGenerator[An
         except GeneratorExit:
             await _aclose(inner, life)
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- thrown on into the user's generator
             step = _athrower(inner, error)
         else:
             step = inner.__anext__ if sent is None else functools.partial(inner.asend, sent)  # type: ignore[attr-defined]

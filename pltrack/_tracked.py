@@ -8,7 +8,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from . import _runtime
 from ._bound import bound
-from ._session import Session, checked_tags
+from ._checks import checked_tags
+from ._session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,8 +20,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 def tracked(function: F, /) -> F: ...
 @overload
 def tracked(
-    name: str | None = None,
+    title: str | None = None,
+    /,
     *,
+    name: str | None = None,
     tags: Iterable[str] | Callable[..., Iterable[str]] = (),
     metadata: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None,
     user: str | None = None,

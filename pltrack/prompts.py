@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import _registry, _runtime
+from ._checks import checked_name, checked_tags, checked_version
 from ._plain import plain
-from ._request import checked_name, checked_version
-from ._session import checked_tags, current_session
+from ._session import current_session
 from ._settings import Destination
 from .errors import PromptError
 

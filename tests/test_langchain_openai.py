@@ -11,6 +11,7 @@ from fake_openai import FakeOpenAI
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI
+from wire import in_call_order
 
 import pltrack
 from pltrack.testing import FakePromptLayer, Logged
@@ -111,9 +112,9 @@ async def test_an_async_stream(promptlayer: FakePromptLayer, openai: FakeOpenAI)
             pass
     await pltrack.aflush(5)
     assert [each.body["status"] for each in promptlayer.requests] == ["SUCCESS"] * 2
-    assert [texts(each.body["input"]) for each in promptlayer.requests] == [["one"], ["two"]]
-    assert [texts(each.body["output"]) for each in promptlayer.requests] == [["Hello there"]] * 2
-    assert await s.arequest_ids() == tuple(each.id for each in promptlayer.requests)
+    assert [texts(each.body["input"]) for each in in_call_order(promptlayer)] == [["one"], ["two"]]
+    assert [texts(each.body["output"]) for each in in_call_order(promptlayer)] == [["Hello there"]] * 2
+    assert await s.arequest_ids() == tuple(each.id for each in in_call_order(promptlayer))
 
 
 def test_a_stream_that_breaks_off(promptlayer: FakePromptLayer, openai: FakeOpenAI) -> None:
@@ -140,7 +141,7 @@ def test_tools(promptlayer: FakePromptLayer, openai: FakeOpenAI, streamed: bool)
         call = answer.tool_calls[0]
         bound.invoke([HumanMessage("Weather?"), answer, ToolMessage("sunny", tool_call_id=call["id"])])
     pltrack.flush(5)
-    first, second = promptlayer.requests
+    first, second = in_call_order(promptlayer)
     assert [each["function"]["name"] for each in first.body["input"]["tools"]] == ["weather"]
     (called,) = first.body["output"]["messages"][0]["tool_calls"]
     assert (called["function"]["name"], called["id"]) == ("weather", "call_1")

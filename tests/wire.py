@@ -4,6 +4,8 @@ from typing import Any
 
 import httpx
 
+from pltrack.testing import FakePromptLayer, Logged
+
 SEARCH = "/api/public/v2/requests/search"
 GREETING = {
     "type": "chat",
@@ -37,3 +39,8 @@ def log(client: httpx.Client, **changes: Any) -> int:
     answer = client.post("/log-request", json=body(**changes))
     assert answer.status_code == 201, answer.text
     return int(answer.json()["id"])
+
+
+def in_call_order(server: FakePromptLayer) -> list[Logged]:
+    """Return what a server holds in the order of the calls: several are on their way at once, any may arrive first."""
+    return sorted(server.requests, key=lambda logged: str(logged.body["request_start_time"]))

@@ -119,7 +119,8 @@ def score(
     The score is delivered now where that is possible, and later where it is not.
     """
     from .. import _runtime
-    from .._request import request, score_payload
+    from .._checks import score_payload
+    from .._request import request
 
     try:
         score_payload(value, name)
