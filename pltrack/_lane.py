@@ -80,7 +80,8 @@ class Lane:
             with _loading.LOCK:
                 from ._journal.store import Store
 
-            with self._lock:
+            # Under the same lock: opening makes SQLAlchemy load its dialect.
+            with _loading.LOCK, self._lock:
                 if self._store is None:
                     try:
                         self._store = Store.open(self.path)

@@ -101,7 +101,7 @@ pltrack.flush(10)
 if pid == 0:
     pltrack.shutdown(5)
     os._exit(0)
-os.waitpid(pid, 0)
+assert os.waitpid(pid, 0)[1] == 0
 """,
         environment(journal, promptlayer),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from .. import _loading
 from .._journal.statements import BORROW_AFTER
 from .._journal.store import Claimed, ClaimedNote, Delivered, Store
 from .._settings import Destination, Settings
@@ -111,7 +112,8 @@ class Courier:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
-        api = Api(self._settings.http_timeout, self._settings.concurrency)
+        with _loading.LOCK:
+            api = Api(self._settings.http_timeout, self._settings.concurrency)
         try:
             while not self._closing:
                 self._woken.clear()
