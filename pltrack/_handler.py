@@ -185,7 +185,7 @@ def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[s
     options = event.get("invocation_params")
     name = _class_path(serialized)
     provider, model = parameters.model_of(options, metadata, name)
-    runtime = _runtime.get()
+    runtime = _runtime.nearby()
     parent = event.get("parent_run_id")
     given = inputs[0] if kind == "chat" and inputs else inputs
     call = Call(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pltrack")
 
+_LOOK_AGAIN = 0.02  # while answers come in: looking costs the courier the lock
+
 
 @dataclass(frozen=True, slots=True)
 class FlushResult:
@@ -165,7 +167,7 @@ class Lane:
         store, courier = self.store(), self.courier()
         marks = store.marks()
         store.hurry(owner=self._host.owner)
-        answered = threading.Event()
+        answered, pause = threading.Event(), threading.Event()
         courier.start()
         with self._host.listening(answered.set):
             courier.wake()
@@ -175,6 +177,7 @@ class Lane:
                 if not going or not store.unsettled(self._host.owner, marks, going):
                     return
                 answered.wait(min(left, 0.1))
+                pause.wait(min(left, _LOOK_AGAIN))
 
     def settle(self, deadline: float) -> None:
         """Write and send what there is time for; more may come afterwards."""

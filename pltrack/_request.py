@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -265,3 +265,14 @@ def _cost(outcome: Outcome) -> float | None:
     from ._blueprint.usage import price
 
     return price(outcome.provider, outcome.model, outcome.usage)
+
+
+def chosen(requests: tuple[Request, ...], on: object) -> Iterable[Request]:
+    """Return the requests that a verb's `on=` speaks of."""
+    if on == "all":
+        return requests
+    if on == "last":
+        return requests[-1:]
+    if callable(on):
+        return [each for each in requests if on(each)]
+    raise ValueError(f"on: expected 'all', 'last' or a function of a Request, got {on!r}")

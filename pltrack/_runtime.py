@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from ._callbacks import Callbacks, IdCallback
 from ._lane import FlushResult, Lane, default_journal
-from ._records import Barrier, Call, Note, Written, process_token
+from ._records import Barrier, Call, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
 from ._status import Status
 from .errors import JournalError, NoKeyError
@@ -263,9 +263,14 @@ def get() -> Runtime:
     return _make()
 
 
+def nearby() -> Runtime:
+    """Return the runtime without asking for the process id, which is a system call: for what only reads settings."""
+    return _current or _make()
+
+
 def is_enabled() -> bool:
     """Tell whether anything is tracked at all."""
-    return get().settings.enabled
+    return nearby().settings.enabled
 
 
 def _make() -> Runtime:
@@ -391,17 +396,3 @@ def _at_exit() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)
 atexit.register(_at_exit)
-
-__all__ = [
-    "FlushResult",
-    "Note",
-    "Runtime",
-    "Status",
-    "aflush",
-    "configure",
-    "flush",
-    "get",
-    "guarded",
-    "shutdown",
-    "status",
-]

@@ -19,7 +19,7 @@ from ._checks import (
     score_payload,
 )
 from ._records import Noted, Scope, SessionEnded, new_id
-from ._request import NO_REQUEST, Request, UsageTotals, totals
+from ._request import NO_REQUEST, Request, UsageTotals, chosen, totals
 from ._settings import Destination
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class Session:
         return self._say(Noted.PROMPT, payload, on, lambda each: each.answered and not each.linked)
 
     def _say(self, kind: Noted, payload: Mapping[str, Any] | None, on: On, fits: Callable[[Request], bool]) -> int:
-        return sum(each.say(kind, payload) for each in _chosen(self.requests, on) if fits(each))
+        return sum(each.say(kind, payload) for each in chosen(self.requests, on) if fits(each))
 
     # -- across processes ---------------------------------------------------------------------------------
 
@@ -395,13 +395,3 @@ def _register_hook() -> None:
     register_configure_hook(_current, inheritable=True)
     runtime.hook_ok = True
     runtime.lane.writer.warm()
-
-
-def _chosen(requests: tuple[Request, ...], on: object) -> Iterable[Request]:
-    if on == "all":
-        return requests
-    if on == "last":
-        return requests[-1:]
-    if callable(on):
-        return [each for each in requests if on(each)]
-    raise ValueError(f"on: expected 'all', 'last' or a function of a Request, got {on!r}")

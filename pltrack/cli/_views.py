@@ -12,7 +12,7 @@ from ._screen import line, words
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .._runtime import Status
+    from .._status import Status
 
 _STATUS_STYLE = {"SUCCESS": "green", "WARNING": "yellow", "ERROR": "red"}
 _MESSAGE_MOST = 4_000
