@@ -200,6 +200,8 @@ class FakePromptLayer:
         body, readable = parsed(incoming)
         with self._changed:
             position, fault = len(self._calls), self._strike(incoming.path, body)
+            # Before the call can be seen: who sees it may heal at once, and nobody would open the gate later.
+            gate = self._gate(fault)
             self._calls.append(
                 Call(
                     method=incoming.method,
@@ -218,7 +220,7 @@ class FakePromptLayer:
                 self._changed.notify_all()
                 return done
 
-        answer = carry_out() if fault is None else self._misbehave(fault, incoming, carry_out)
+        answer = carry_out() if fault is None else self._misbehave(fault, gate, incoming, carry_out)
         with self._changed:
             if not answer.drop:
                 call = replace(self._calls[position], status=answer.status, answer=said(answer))
@@ -233,10 +235,13 @@ class FakePromptLayer:
                 return fault
         return None
 
-    def _misbehave(self, fault: Fault, incoming: Incoming, carry_out: Callable[[], Outgoing]) -> Outgoing:
+    def _misbehave(
+        self, fault: Fault, gate: threading.Event | None, incoming: Incoming, carry_out: Callable[[], Outgoing]
+    ) -> Outgoing:
         done = carry_out() if fault.store else None
         if fault.kind in ("silent", "slow"):
-            self._hold(fault)
+            if gate is not None:
+                gate.wait(fault.seconds if fault.kind == "slow" else None)
             if self._server is None or (fault.kind == "silent" and incoming.gone()):
                 return Outgoing(drop=True)
             return done or carry_out()
@@ -246,13 +251,12 @@ class FakePromptLayer:
             return replace(done or Outgoing.json(200, {"success": True}), cut=True)
         return fault_answer(fault)
 
-    def _hold(self, fault: Fault) -> None:
+    def _gate(self, fault: Fault | None) -> threading.Event | None:
+        if fault is None or fault.kind not in ("silent", "slow") or self._server is None:
+            return None
         gate = threading.Event()
-        with self._changed:
-            if self._server is None:  # stopping: nobody would open the gate any more
-                return
-            self._gates.append(gate)
-        gate.wait(fault.seconds if fault.kind == "slow" else None)
+        self._gates.append(gate)
+        return gate
 
     def _carry_out(self, incoming: Incoming, body: Any, readable: bool) -> Outgoing:
         found = _routes.find(incoming.method, incoming.path)
