@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +19,10 @@ class _Bound(wrapt.BoundFunctionWrapper):  # type: ignore[misc, type-arg, unused
     """The wrapper as an attribute of an instance or class."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        method: Any = self.__wrapped__
-        owner = self._self_instance if self._self_instance is not None else method.__self__
+        owner = self._self_instance
+        if owner is None:
+            # Reached through its class: a class method knows it, a static or plain one does not.
+            owner = getattr(self.__wrapped__, "__self__", None) or self._self_owner
         return getattr, (owner, self.__wrapped__.__name__)
 
     def __copy__(self) -> Any:
@@ -41,8 +43,8 @@ class _Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc, type-arg, unused-ig
         self._self_remake = remake
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if inspect.isroutine(self.__wrapped__) or self._self_remake is None:
-            return self.__wrapped__.__qualname__  # by name, as functions are
+        if self._self_remake is None or _by_name(self.__wrapped__) is self:
+            return self.__wrapped__.__qualname__  # as functions are
         function, arguments = self._self_remake
         return function, (self.__wrapped__, *arguments)
 
@@ -56,6 +58,14 @@ class _Wrapper(wrapt.FunctionWrapper):  # type: ignore[misc, type-arg, unused-ig
         if wrapped is self.__wrapped__:
             return self
         return _Wrapper(wrapped, self._self_wrapper, self._self_remake)
+
+
+def _by_name(function: Any) -> Any:
+    """Return what stands under a function's name in its module."""
+    found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
+    for part in getattr(function, "__qualname__", "").split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def bound(function: Any, lives: Lives, remake: tuple[Callable[..., Any], tuple[Any, ...]] | None = None) -> Any:

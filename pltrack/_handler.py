@@ -25,6 +25,8 @@ from ._runtime import guarded
 
 _LIVE_MOST = 10_000
 _STALE_AFTER = 3600.0
+_GRACE = 1.0
+_LOOK_EVERY = 60.0
 _USED_MOST = 4_096
 LINK_ATTRIBUTE = "_pltrack_link"
 
@@ -48,24 +50,27 @@ class Owner(Protocol):
 class _Live:
     """A run that has started and not ended."""
 
-    __slots__ = ("batch", "call", "callbacks", "handle", "key", "owner", "seen", "task", "thread")
+    __slots__ = ("batch", "call", "callbacks", "entry", "handle", "key", "owner", "seen", "streams", "task", "thread")
 
-    def __init__(self, key: UUID, call: Call, owner: Owner | None) -> None:
+    def __init__(self, key: UUID, call: Call) -> None:
         self.key = key
         self.call = call
-        self.owner = owner
+        self.owner: Owner | None = None
+        self.entry: Handler | None = None  # the owner's
         self.handle = Request(call.id)
         self.callbacks: list[IdCallback] = []
         self.seen: list[Handler] = []
         self.task: asyncio.Task[Any] | None = None
         self.thread = 0
         self.batch = 1
+        self.streams = False
 
 
 # Keyed by run id, never by context tokens: ends come in other contexts and threads than their starts.
 _live: dict[UUID, _Live] = {}
 _used: OrderedDict[str, None] = OrderedDict()  # ids given lately: a run id that a user gives twice is two requests
 _by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], dict[UUID, _Live]] = weakref.WeakKeyDictionary()
+_looked_at = 0.0
 _rendered: OrderedDict[str, Link] = OrderedDict()  # texts that registry prompts have lately rendered
 
 
@@ -89,10 +94,21 @@ class Handler(BaseCallbackHandler):
         self.tags = tags
         self.on_id = on_id
         self.open = False  # of a session's entry: whether its block is still open
+        self.stray = False  # of a session's entry: closed, but still current where it was entered
         self.outer: Handler | None = None  # of a session's entry: what was current before it
+        self.token: Any = None  # of a session's entry: tells whether it is left in the context it was entered in
 
     def __repr__(self) -> str:
         return f"<pltrack handler of {self.owner!r}>" if self.owner else "<pltrack handler>"
+
+    def is_in(self, other: Handler) -> bool:
+        """Tell whether this session's entry is `other` or was made inside it."""
+        entry: Handler | None = self
+        while entry is not None:
+            if entry is other:
+                return True
+            entry = entry.outer
+        return False
 
     @property
     def run_inline(self) -> bool:  # type: ignore[override]
@@ -125,16 +141,20 @@ class Handler(BaseCallbackHandler):
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **event: Any) -> None:
         """A piece of a stream arrived; only when the first one did is of interest."""
         live = _live.get(run_id)
-        if live is not None and live.call.first_token_at is None and (token or _has_content(event.get("chunk"))):
-            live.call.first_token_at = time.time()
+        if live is not None and live.call.first_token_at is None:
+            live.streams = True
+            if token or _has_content(event.get("chunk")):
+                live.call.first_token_at = time.time()
 
     @guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **event: Any) -> None:
         """A model answered."""
         live = _live.pop(run_id, None)
         if live is not None:
-            live.call.result = outputs.snap_result(response, live.call.run_id, batch_size=live.batch)
-            _finish(live)
+            try:
+                live.call.result = outputs.snap_result(response, live.call.run_id, batch_size=live.batch)
+            finally:  # an answer that we cannot read is still a call
+                _finish(live)
 
     @guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **event: Any) -> None:
@@ -142,15 +162,22 @@ class Handler(BaseCallbackHandler):
         live = _live.pop(run_id, None)
         if live is not None:
             call = live.call
-            call.status, call.error_type, call.error_message = faults.fault(error)
-            if event.get("response") is not None:
-                call.result = outputs.snap_result(event["response"], call.run_id)
-            _finish(live)
+            try:
+                call.status, call.error_type, call.error_message = faults.fault(error)
+                if event.get("response") is not None:
+                    call.result = outputs.snap_result(event["response"], call.run_id)
+            finally:
+                _finish(live)
 
     # -- a start ------------------------------------------------------------------------------------------
 
     def _start(self, kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[str, Any]) -> None:
         if not _runtime.is_enabled():
+            return
+        reached: Handler | None = self
+        while reached is not None and reached.stray:
+            reached = reached.outer
+        if reached is None:
             return
         live = _live.get(run_id)
         if live is not None and self in live.seen:
@@ -159,7 +186,7 @@ class Handler(BaseCallbackHandler):
         if live is None:
             live = _begin(kind, inputs, serialized, run_id, event)
         live.seen.append(self)
-        self._join(live)
+        reached._join(live)
 
     def _join(self, live: _Live) -> None:
         """Add what this handler knows: its session if that is the innermost, its tags, who wants the id."""
@@ -168,16 +195,23 @@ class Handler(BaseCallbackHandler):
         if self.on_id is not None:
             loop = asyncio._get_running_loop()
             live.callbacks.append(IdCallback(self.on_id, contextvars.copy_context(), loop))
-        owner = self.owner
-        if owner is None or (live.owner is not None and not owner.is_within(live.owner)):
+        if self.owner is None:
             return
-        live.owner = owner
-        scope = owner.scope
-        live.call.scope = scope
+        around = live.entry
+        if around is None or not (around.is_in(self) or around.owner.is_within(self.owner)):  # type: ignore[union-attr]
+            self._own(live, self.owner)
+        entry: Handler | None = self
+        while entry is not None:
+            if entry.owner is not None and (entry is self or entry.open):
+                entry.owner.gather(live.handle)
+            entry = entry.outer
+
+    def _own(self, live: _Live, owner: Owner) -> None:
+        live.entry, live.owner = self, owner
+        scope = live.call.scope = owner.scope
         live.call.destination = scope.destination
         handle = live.handle
         handle._destination, handle.capture, handle._dropped = scope.destination, scope.capture, not owner.sampled
-        owner.gather(handle)
 
 
 def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[str, Any]) -> _Live:
@@ -204,12 +238,13 @@ def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[s
         link=_link_of(given, kind),
         started_at=time.time(),
     )
-    live = _Live(run_id, call, None)
+    live = _Live(run_id, call)
     live.handle._destination = call.destination
     live.handle.capture = runtime.settings.capture
     live.batch = (event.get("options") or {}).get("batch_size") or event.get("batch_size") or 1
     if len(_live) >= _LIVE_MOST:
         close_unfinished(list(_live.values())[: _LIVE_MOST // 10], "too many runs without an end")
+    _close_stale()
     _live[run_id] = live
     _watch_task(live)
     return live
@@ -259,23 +294,38 @@ def close_unfinished(lives: Iterable[_Live], why: str) -> None:
             _finish(live)
 
 
-def close_failed_batch(owner: Owner) -> None:
-    """Close what a failed `generate()` with several prompts left open in this thread: no end will ever come.
+def close_left(owner: Owner) -> None:
+    """Close what a session leaves behind that can get no end any more: called when it is left.
 
-    Called when a session is left: a sync `generate` cannot still be running in the thread that leaves.
+    In this thread that is what a failed `generate()` with several prompts left open. In this task it is what a
+    timeout inside it cancelled; streams may still be read, and an end may be one turn of the loop late.
     """
+    loop = asyncio._get_running_loop()
+    task = None if loop is None else asyncio.current_task()
     here = threading.get_ident()
-    left = [
-        live
-        for live in list(_live.values())
-        if live.batch > 1 and live.task is None and live.thread == here and live.owner is owner
-    ]
-    close_unfinished(left, "a neighbour in the same batch failed; LangChain reports no end for this one")
+    mine = [live for live in list(_live.values()) if live.owner is owner and live.task is task]
+    close_unfinished(
+        [live for live in mine if live.batch > 1 and live.thread == here and task is None],
+        "a neighbour in the same batch failed; LangChain reports no end for this one",
+    )
+    given_up = [live for live in mine if task is not None and not live.streams]
+    if loop is not None and given_up:
+        loop.call_later(_GRACE, _close_given_up, given_up)
 
 
-def close_stale() -> None:
-    """Close what started long ago and never ended."""
-    before = time.time() - _STALE_AFTER
+@guarded
+def _close_given_up(lives: list[_Live]) -> None:
+    close_unfinished([live for live in lives if not live.streams], "cancelled before an answer came")
+
+
+def _close_stale() -> None:
+    """Close what started long ago and never ended; looks once in a while."""
+    global _looked_at
+    now = time.time()
+    if now - _looked_at < _LOOK_EVERY:
+        return
+    _looked_at = now
+    before = now - _STALE_AFTER
     close_unfinished([each for each in list(_live.values()) if each.call.started_at < before], "no end within an hour")
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ SESSION = "x-pltrack-session"
 CONTEXT = "x-pltrack-context"
 _MOST = 4096
 _VALUE_MOST = 512
+_SOUND = re.compile(r"[A-Za-z0-9_.~%;-]+")
 _INCLUDABLE = frozenset({"tags", "metadata", "user", "conversation", "name"})
 
 
@@ -38,11 +40,24 @@ class Joined:
     name: str = ""
 
 
+def merged(joined: Joined, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a session's options with what headers say: the local ones win, an own id does not."""
+    carried = {"name": joined.name, "user": joined.user, "conversation": joined.conversation}
+    given = {key: value for key, value in options.items() if value is not None}
+    return {
+        **{key: value for key, value in carried.items() if value},
+        **given,
+        "id": joined.id,
+        "tags": (*joined.tags, *given.get("tags", ())),
+        "metadata": {**joined.metadata, **given.get("metadata", {})},
+    }
+
+
 def is_sampled(root: str, rate: float) -> bool:
     """Decide by a hash of the outermost session's id: the same in every process."""
     if rate >= 1:
         return True
-    share = int.from_bytes(hashlib.blake2b(root.encode(), digest_size=8).digest()) / 2**64
+    share = int.from_bytes(hashlib.blake2b(root.encode(errors="replace"), digest_size=8).digest()) / 2**64
     return share < rate
 
 
@@ -51,7 +66,11 @@ def written(scope: Scope, sampled: bool, include: frozenset[str], secret: str) -
     unknown = include - _INCLUDABLE
     if unknown:
         raise ValueError(f"include: unknown {sorted(unknown)}; allowed are {sorted(_INCLUDABLE)}")
-    parts = [quote(scope.id, safe=""), quote(scope.root, safe=""), "1" if sampled else "0"]
+    parts = [
+        quote(scope.id, safe="", errors="replace"),
+        quote(scope.root, safe="", errors="replace"),
+        "1" if sampled else "0",
+    ]
     context = _context(scope, include)
     if secret:
         parts.append(_signature(parts, context, secret))
@@ -63,13 +82,13 @@ def written(scope: Scope, sampled: bool, include: frozenset[str], secret: str) -
 
 def read(headers: Mapping[str, str] | Iterable[tuple[Any, Any]], secret: str) -> Joined | None:
     """Return what headers carry; None where they carry nothing, or nothing that can be trusted."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    pairs: Any = headers.items() if hasattr(headers, "items") else headers
     found = {_plain(name).lower(): _plain(value) for name, value in pairs}
     value, context = found.get(SESSION, ""), found.get(CONTEXT, "")
     if not value:
         return None
     parts = value.split(";")
-    if len(value) > _MOST or len(context) > _MOST or len(parts) not in (3, 4):
+    if len(value) > _MOST or len(context) > _MOST or len(parts) not in (3, 4) or not _SOUND.fullmatch(value):
         return None
     if secret:
         expected = _signature(parts[:3], context, secret)
@@ -77,7 +96,9 @@ def read(headers: Mapping[str, str] | Iterable[tuple[Any, Any]], secret: str) ->
             log.warning("pltrack: headers that are not signed with our secret were not joined")
             return None
     own, root = unquote(parts[0]), unquote(parts[1])
-    if not (0 < len(own) <= _VALUE_MOST and 0 < len(root) <= _VALUE_MOST) or parts[2] not in ("0", "1"):
+    if not (0 < len(own) <= _VALUE_MOST and 0 < len(root) <= _VALUE_MOST) or "\0" in own + root:
+        return None
+    if parts[2] not in ("0", "1"):
         return None
     return Joined(own, root, parts[2] == "1", **_read_context(context))
 
@@ -118,7 +139,7 @@ def _read_context(text: str) -> dict[str, Any]:
 
 
 def _signature(parts: list[str], context: str, secret: str) -> str:
-    said = "\n".join((*parts, context)).encode()
+    said = "\n".join((*parts, context)).encode(errors="replace")
     return hmac.new(secret.encode(), said, hashlib.sha256).hexdigest()
 
 

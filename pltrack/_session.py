@@ -1,14 +1,14 @@
-"""Sessions: the only module with a context variable. What is called inside one is gathered by it."""
+"""Sessions: what is called inside one is gathered by it, and can be spoken about."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from . import _headers, _runtime, _shapes, _waiting
+from . import _blocks, _headers, _runtime, _shapes, _waiting
+from ._blocks import Attached, Attachment, Steps
 from ._checks import (
     checked_metadata,
     checked_name,
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 On = Literal["all", "last"] | Callable[[Request], object]
-
-_hook_registered = False
 
 
 class Session:
@@ -50,7 +48,7 @@ class Session:
         api_key: str | None = None,
         capture: str | None = None,
     ) -> None:
-        self.id = new_id() if id is None else checked_name("id", id)
+        self.id = new_id() if id is None else _checked_id(id)
         self._name = checked_text("name", name)
         self._tags = checked_tags("tags", tags)
         if metadata is not None and not isinstance(metadata, Mapping):
@@ -66,7 +64,7 @@ class Session:
         self._parent: Session | None = None
         self._scope: Scope | None = None
         self._requests: dict[str, Request] = {}  # in call order; a request is taken once
-        self._blocks: list[_Attachment] = []
+        self._blocks: list[Handler | None] = []
         self._ended = False
         self._written = False
         self.sampled = True
@@ -77,16 +75,13 @@ class Session:
     # -- the scope ----------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        block = _Attachment(self)
-        block.__enter__()
-        self._blocks.append(block)
+        self._blocks.append(_blocks.enter(self))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._blocks:
-            self._blocks.pop().__exit__(kind, error, trace)
+        _blocks.leave(self._blocks)
         if not self._blocks:
             self.end()
 
@@ -98,9 +93,13 @@ class Session:
     ) -> None:
         self.__exit__(kind, error, trace)
 
-    def attach(self) -> _Attachment:
+    def attach(self) -> Attachment[Self]:
         """Return a `with` block in which calls belong to this session again: in another thread or task, or later."""
-        return _Attachment(self)
+        return Attachment(self)
+
+    def steps(self) -> Steps:
+        """Return what to enter around each step of a stream that belongs to this session; for `_shapes`."""
+        return Steps(self)
 
     def bind(self, function: F) -> F:
         """Return `function` (sync, async or a generator) so that it runs attached to this session."""
@@ -108,14 +107,14 @@ class Session:
             raise TypeError(f"function: expected something callable, got {type(function).__name__}")
         from ._bound import bound
 
-        wrapped: F = bound(function, lambda *_: (function, _Attached(self)))
+        wrapped: F = bound(function, lambda *_: (function, Attached(self)))
         return wrapped
 
     def follow(self, stream: Any) -> Any:
         """Return an iterator (sync or async) over `stream` whose calls belong to this session wherever it is read."""
         if not hasattr(stream, "__iter__") and not hasattr(stream, "__aiter__"):
             raise TypeError(f"stream: expected something to iterate over, got {type(stream).__name__}")
-        return _shapes.follow(stream, _Attached(self))
+        return _shapes.follow(stream, Attached(self))
 
     @property
     def scope(self) -> Scope:
@@ -138,14 +137,14 @@ class Session:
         """Take a request into this session and those around it; for the handler."""
         self._write()
         session: Session | None = self
-        while session is not None:
-            session._requests.setdefault(request.id, request)
+        while session is not None and request.id not in session._requests:
+            session._requests[request.id] = request
             session = session._parent
 
     def _settle_scope(self) -> None:
         runtime = _runtime.get()
         settings = runtime.settings
-        parent = self._parent = _innermost_open()
+        parent = self._parent = _blocks.innermost_open()
         outer = parent.scope if parent is not None else None
         joined = self._joined
         if self._api_key:
@@ -204,7 +203,7 @@ class Session:
     @property
     def last(self) -> Request:
         """The newest request; with nothing gathered, one that counts and does nothing."""
-        return next(reversed(self._requests.values()), NO_REQUEST)
+        return (self.requests or (NO_REQUEST,))[-1]
 
     @property
     def usage(self) -> UsageTotals:
@@ -271,11 +270,8 @@ class Session:
         joined = _headers.read(headers, _runtime.get().settings.secret)
         if joined is None:
             return cls(**options)
-        tags = (*joined.tags, *checked_tags("tags", options.pop("tags", ())))
-        metadata = {**joined.metadata, **(options.pop("metadata", None) or {})}
-        known = {"name": joined.name, "user": joined.user, "conversation": joined.conversation}
-        merged = {key: value for key, value in known.items() if value} | options
-        session = cls(id=joined.id, tags=tags, metadata=metadata, **merged)
+        cls(**options)  # what cannot be used is refused whether or not there is something to join
+        session = cls(**_headers.merged(joined, options))
         session._joined = joined
         return session
 
@@ -283,115 +279,23 @@ class Session:
 pl_session = Session
 
 
-class _Attachment:
-    """One stretch of code that runs in a session: sets the context variable, and puts back what was there.
-
-    Never through tokens: whichever task, thread or context leaves it, nothing raises, and blocks that are
-    left out of order do not bring a closed one back.
-    """
-
-    __slots__ = ("_entry", "_session")
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._entry: Any = None
-
-    def __enter__(self) -> Session:
-        session = self._session
-        self._entry = _enter(session)
-        return session
-
-    def __exit__(self, *_: object) -> None:
-        if self._entry is not None:
-            _leave(self._entry)
-            self._entry = None
-
-    async def __aenter__(self) -> Session:
-        return self.__enter__()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.__exit__()
-
-
-class _Attached:
-    """The life of a bound function or followed stream: attached at each step, nothing to do at the end."""
-
-    __slots__ = ("_session",)
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def step(self) -> _Attachment:
-        return _Attachment(self._session)
-
-    def end(self, error: BaseException | None) -> None:
-        """The session goes on."""
-
-
-# -- the context variable -------------------------------------------------------------------------------------
-
-_current: ContextVar[Handler | None] = ContextVar("pltrack_session", default=None)
-
-
 def current_session() -> Session | None:
     """Return the innermost session that is open here, or None."""
-    return _innermost_open()
+    return _blocks.innermost_open()
 
 
-def _innermost_open() -> Session | None:
-    entry: Any = _current.get()
-    while entry is not None and not entry.open:
-        entry = entry.outer
-    return None if entry is None else entry.owner
-
-
-@_runtime.guarded
-def _enter(session: Session) -> Handler | None:
-    if not _runtime.is_enabled():
-        return None
-    if session._scope is None:
-        session._settle_scope()
-    from ._handler import Handler
-
-    _register_hook()
-    entry = Handler(session)
-    entry.open = True
-    entry.outer = _current.get()
-    _current.set(entry)
-    return entry
-
-
-@_runtime.guarded
-def _leave(entry: Any) -> None:
-    entry.open = False
-    here: Any = _current.get()
-    if here is not entry:
-        # Left in another context than it was entered in, or before a block inside it: where it is still set,
-        # it is passed over from now on.
-        return
-    while here is not None and not here.open:
-        here = here.outer
-    _current.set(here)
+def _checked_id(id: object) -> str:
+    own = checked_name("id", id)
+    # The journal finds a session by its id: it is stored as it is, or refused.
+    if "\0" in own or not own.isascii() and own != own.encode(errors="replace").decode():
+        raise ValueError("id: expected text without zero bytes and lone surrogates")
+    return own
 
 
 @_runtime.guarded
 def _end_session(session: Session) -> None:
-    from ._handler import close_failed_batch
+    from ._handler import close_left
 
-    close_failed_batch(session)
+    close_left(session)
     if session._parent is None and session.sampled:
         _runtime.get().put(SessionEnded(session.scope.root))
-
-
-def _register_hook() -> None:
-    global _hook_registered
-    if _hook_registered:
-        return
-    _hook_registered = True
-    runtime = _runtime.get()
-    from langchain_core.tracers.context import register_configure_hook
-
-    # Not handle_class: any handler of ours in a user's list would then hide the session's.
-    register_configure_hook(_current, inheritable=True)
-    runtime.hook_ok = True
-    runtime.lane.writer.warm()

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+import sys
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 
+class Steps(AbstractContextManager[Any], Protocol):
+    """What surrounds the steps of a stream: entered for each of them, closed after the last."""
+
+    def close(self) -> None:
+        """Hear that there are no more steps."""
+
+
 class Life(Protocol):
-    """What surrounds a call: `step` around each piece of it that runs, `end` once when it is over."""
+    """What surrounds a call: `step` or `steps` around what runs of it, `end` once when it is over."""
 
     def step(self) -> AbstractContextManager[Any]:
-        """Return a context manager for one uninterrupted run of the callable's own code."""
+        """Return a context manager for the whole of a plain call or coroutine."""
+
+    def steps(self) -> Steps:
+        """Return what to enter for each step of a stream."""
 
     def end(self, error: BaseException | None) -> None:
         """Hear that the call is over, with the error that ended it."""
@@ -22,21 +34,24 @@ class Life(Protocol):
 def drive(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], life: Life) -> Any:
     """Call `function` inside `life`; what comes back is of the kind that it would have been without."""
     plain = _underlying(function)
+    # Called now, each of them: an error in the arguments is raised at the call, as it is without us.
     if inspect.iscoroutinefunction(plain):
-        return _await(function(*args, **kwargs), life)
+        return _awaited(function(*args, **kwargs), life)
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
-        # Called now: an error in the arguments is raised at the call, as it is without us.
         return follow(function(*args, **kwargs), life)
     return _call(function, args, kwargs, life)
 
 
 def follow(stream: Any, life: Life) -> Any:
     """Return `stream` (sync or async) as a generator whose every step runs inside `life`."""
+    outer: Any
     if hasattr(stream, "__anext__"):
-        return _agenerate(stream, life)
-    if hasattr(stream, "__aiter__"):
-        return _agenerate(aiter(stream), life)
-    return _generate(iter(stream), life)
+        outer = _agenerate(stream, life)
+    elif hasattr(stream, "__aiter__"):
+        outer = _agenerate(aiter(stream), life)
+    else:
+        outer = _generate(iter(stream), life)
+    return _named(outer, stream) if is_stream(stream) else outer
 
 
 def is_stream(value: Any) -> bool:
@@ -52,6 +67,11 @@ def _underlying(function: Any) -> Any:
     return getattr(type(function), "__call__", function)  # noqa: B004 -- the function, not whether there is one
 
 
+def _named(outer: Any, inner: Any) -> Any:
+    outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
+    return outer
+
+
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], life: Life) -> Any:
     try:
         with life.step():
@@ -62,12 +82,32 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     if is_stream(result):
         return follow(result, life)
     if inspect.iscoroutine(result):
-        return _await(result, life)
+        return _awaited(result, life)
     life.end(None)
     return result
 
 
+# -- coroutines -----------------------------------------------------------------------------------------------
+
+_unstarted: dict[int, weakref.ref[Any]] = {}
+
+
+def _awaited(inner: Any, life: Life) -> Coroutine[Any, Any, Any]:
+    outer = _await(inner, life)
+    if inspect.iscoroutine(inner):
+        key = id(inner)
+
+        def given_up(_: object) -> None:
+            _unstarted.pop(key, None)
+            inner.close()
+
+        # Who never awaits the one is told once, by its name, and not about the other.
+        _unstarted[key] = weakref.ref(_named(outer, inner), given_up)
+    return outer
+
+
 async def _await(awaitable: Awaitable[Any], life: Life) -> Any:
+    _unstarted.pop(id(awaitable), None)
     try:
         with life.step():
             result = await awaitable
@@ -80,24 +120,26 @@ async def _await(awaitable: Awaitable[Any], life: Life) -> Any:
     return result
 
 
+# -- generators -----------------------------------------------------------------------------------------------
+
+
 def _generate(inner: Iterator[Any], life: Life) -> Generator[Any, Any, Any]:
+    steps = life.steps()
     step: Callable[[], Any] = functools.partial(next, inner)
     while True:
         try:
-            with life.step():
+            with steps:
                 item = step()
         except StopIteration as stop:
-            life.end(None)
+            _over(steps, life, None)
             return stop.value
         except BaseException as error:
-            life.end(error)
+            del step  # it may hold the error, and the error holds this frame
+            _over(steps, life, error)
             raise
         try:
             sent = yield item
-        except GeneratorExit:
-            _close(inner, life)
-            raise
-        except BaseException as error:  # noqa: BLE001 -- thrown on into the user's generator
+        except BaseException as error:  # noqa: BLE001 -- thrown on into the user's generator, GeneratorExit too
             step = _thrower(inner, error)
         else:
             step = functools.partial(next, inner) if sent is None else functools.partial(inner.send, sent)  # type: ignore[attr-defined]
@@ -108,43 +150,43 @@ def _thrower(inner: Any, error: BaseException) -> Callable[[], Any]:
         return functools.partial(inner.throw, error)
 
     def raise_it() -> Any:
+        if isinstance(error, GeneratorExit) and hasattr(inner, "close"):
+            inner.close()
         raise error
 
     return raise_it
 
 
-def _close(inner: Any, life: Life) -> None:
-    try:
-        if hasattr(inner, "close"):
-            with life.step():
-                inner.close()
-    except BaseException as error:
-        life.end(error)
-        raise
-    life.end(None)
-
-
 async def _agenerate(inner: AsyncIterator[Any], life: Life) -> AsyncGenerator[Any, Any]:
-    step: Callable[[], Any] = inner.__anext__
+    steps = life.steps()
+    step: Callable[[], Any] = functools.partial(_first, inner)
     while True:
         try:
-            with life.step():
+            with steps:
                 item = await step()
         except StopAsyncIteration:
-            life.end(None)
+            _over(steps, life, None)
             return
         except BaseException as error:
-            life.end(error)
+            del step
+            _over(steps, life, error)
             raise
         try:
             sent = yield item
-        except GeneratorExit:
-            await _aclose(inner, life)
-            raise
-        except BaseException as error:  # noqa: BLE001 -- thrown on into the user's generator
+        except BaseException as error:  # noqa: BLE001 -- thrown on into the user's generator, GeneratorExit too
             step = _athrower(inner, error)
         else:
             step = inner.__anext__ if sent is None else functools.partial(inner.asend, sent)  # type: ignore[attr-defined]
+
+
+def _first(inner: AsyncIterator[Any]) -> Awaitable[Any]:
+    # The event loop gets to know the outer one only: it would close both at its end, the one while the other runs.
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return inner.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def _athrower(inner: Any, error: BaseException) -> Callable[[], Any]:
@@ -152,17 +194,13 @@ def _athrower(inner: Any, error: BaseException) -> Callable[[], Any]:
         return functools.partial(inner.athrow, error)
 
     async def raise_it() -> Any:
+        if isinstance(error, GeneratorExit) and hasattr(inner, "aclose"):
+            await inner.aclose()
         raise error
 
     return raise_it
 
 
-async def _aclose(inner: Any, life: Life) -> None:
-    try:
-        if hasattr(inner, "aclose"):
-            with life.step():
-                await inner.aclose()
-    except BaseException as error:
-        life.end(error)
-        raise
-    life.end(None)
+def _over(steps: Steps, life: Life, error: BaseException | None) -> None:
+    steps.close()
+    life.end(error)

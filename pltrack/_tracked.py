@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from . import _runtime
 from ._bound import bound
-from ._checks import checked_tags
+from ._checks import checked_metadata, checked_tags
 from ._session import Session
 
 P = ParamSpec("P")
@@ -87,29 +87,44 @@ class _Plan:
     def _session(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Session:
         tags, metadata = self._tags, self._metadata
         if callable(tags) or callable(metadata):
-            tags, metadata = _computed(function, args, kwargs, tags, metadata) or ((), None)
+            named = _named(function, args, kwargs)
+            if callable(tags):
+                tags = _computed_tags(tags, named) or ()
+            if callable(metadata):
+                metadata = _computed_metadata(metadata, named)
         options = self._options
         if "name" not in options:
             options = {**options, "name": getattr(function, "__qualname__", type(function).__qualname__)}
         return Session(tags=tags, metadata=metadata, **options)
 
 
+# What users' functions compute may fail or be refused: that costs the tags, not the call.
+
+
 @_runtime.guarded
-def _computed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tags: Any, metadata: Any) -> Any:
-    call = inspect.signature(function).bind(*args, **kwargs)
+def _named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    signature = inspect.signature(function)
+    call = signature.bind(*args, **kwargs)
     call.apply_defaults()
     named = dict(call.arguments)
-    for each in inspect.signature(function).parameters.values():
+    for each in signature.parameters.values():
         if each.kind is each.VAR_KEYWORD:
             named |= named.pop(each.name, {})
-    tags = tuple(tags(**named)) if callable(tags) else tags
-    metadata = metadata(**named) if callable(metadata) else metadata
-    Session(tags=tags, metadata=metadata)  # what they computed may be refused: here, not in the user's call
-    return tags, metadata
+    return named
+
+
+@_runtime.guarded
+def _computed_tags(function: Any, named: dict[str, Any] | None) -> tuple[str, ...] | None:
+    return None if named is None else checked_tags("tags", function(**named))
+
+
+@_runtime.guarded
+def _computed_metadata(function: Any, named: dict[str, Any] | None) -> dict[str, str] | None:
+    return None if named is None else checked_metadata("metadata", function(**named))
 
 
 class _Call:
-    """One call: a session that is entered at its first step, attached at each later one, left at its end."""
+    """One call: a session that is attached while anything of it runs, and ended when it is over."""
 
     __slots__ = ("_on_end", "_session")
 
@@ -119,6 +134,9 @@ class _Call:
 
     def step(self) -> Any:
         return self._session.attach()
+
+    def steps(self) -> Any:
+        return self._session.steps()
 
     def end(self, error: BaseException | None) -> None:
         self._session.end()
