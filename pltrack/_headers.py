@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from ._plain import dumps
 from ._records import Scope
 
 log = logging.getLogger("pltrack")
@@ -107,7 +108,7 @@ def _context(scope: Scope, include: frozenset[str]) -> str:
     said = {name: getattr(scope, name) for name in sorted(include) if getattr(scope, name)}
     if not said:
         return ""
-    text = base64.urlsafe_b64encode(orjson.dumps(said, default=dict)).decode()
+    text = base64.urlsafe_b64encode(dumps(said)).decode()
     if len(text) > _MOST:
         log.warning("pltrack: what headers(include=) asked for is too long to be sent; only the id goes")
         return ""
