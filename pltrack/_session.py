@@ -287,7 +287,7 @@ def current_session() -> Session | None:
 def _checked_id(id: object) -> str:
     own = checked_name("id", id)
     # The journal finds a session by its id: it is stored as it is, or refused.
-    if "\0" in own or not own.isascii() and own != own.encode(errors="replace").decode():
+    if "\0" in own or (not own.isascii() and own != own.encode(errors="replace").decode()):
         raise ValueError("id: expected text without zero bytes and lone surrogates")
     return own
 
