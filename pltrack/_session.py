@@ -56,7 +56,7 @@ class Session:
         self._metadata = checked_metadata("metadata", metadata or {})
         self._user = None if user is None else checked_text("user", user)
         self._conversation = None if conversation is None else checked_text("conversation", conversation)
-        self._api_key = None if api_key is None else checked_text("api_key", api_key)
+        self._api_key = None if api_key is None else _checked_key(api_key)
         if capture not in (None, "full", "metadata"):
             raise ValueError(f"capture: expected 'full' or 'metadata', got {capture!r}")
         self._capture = capture
@@ -282,6 +282,13 @@ pl_session = Session
 def current_session() -> Session | None:
     """Return the innermost session that is open here, or None."""
     return _blocks.innermost_open()
+
+
+def _checked_key(api_key: object) -> str:
+    key = checked_text("api_key", api_key).strip()
+    if not (key.isascii() and key.isprintable()):  # it goes into an HTTP header; and never into a message
+        raise ValueError("api_key: expected printable ASCII characters, the value given has others")
+    return key
 
 
 def _checked_id(id: object) -> str:

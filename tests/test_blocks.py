@@ -306,6 +306,17 @@ def test_a_session_with_a_key_of_its_own(tmp_path: Path) -> None:
         assert len(b.request_ids) == 2
 
 
+def test_a_key_that_cannot_be_one_is_refused_and_not_shown() -> None:
+    """Blanks around it are taken away, an empty one is none, and what no header can hold is a ValueError."""
+    assert pl_session(api_key=" pl_x\n")._api_key == "pl_x"
+    with pl_session(api_key="  ") as session:
+        assert session.scope.destination == ""
+    for bad in ("pl_\nsecret", "pl_\ud800secret", "pl_ésecret"):
+        with pytest.raises(ValueError, match="api_key") as caught:
+            pl_session(api_key=bad)
+        assert "secret" not in str(caught.value)
+
+
 def test_the_same_decision_everywhere() -> None:
     """With a rate between, the outermost session's id decides: nested sessions and other processes follow."""
     pltrack.configure(sample_rate=0.5)
