@@ -18,7 +18,7 @@ from langchain_core.callbacks.base import BaseCallbackHandler
 from . import _runtime
 from ._blueprint import faults, messages, outputs, parameters
 from ._callbacks import IdCallback
-from ._plain import dumps
+from ._plain import freeze
 from ._records import Call, Kind, Link, Scope, new_id
 from ._request import Request
 from ._runtime import guarded
@@ -29,6 +29,7 @@ _GRACE = 1.0
 _LOOK_EVERY = 60.0
 _USED_MOST = 4_096
 LINK_ATTRIBUTE = "_pltrack_link"
+Key = int | UUID  # of a run id: its number, as a UUID's own hash is a call of Python
 
 
 class Owner(Protocol):
@@ -54,13 +55,13 @@ class _Live:
         "batch", "call", "callbacks", "entry", "given", "handle", "key", "owner", "seen", "streams", "task", "thread",
     )  # fmt: skip
 
-    def __init__(self, key: UUID, call: Call, given: Any) -> None:
+    def __init__(self, key: Key, handle: Request, call: Call, given: Any) -> None:
         self.key = key
         self.given = given  # what all events of one start have in common
         self.call = call
         self.owner: Owner | None = None
         self.entry: Handler | None = None  # the owner's
-        self.handle = Request(call.id)
+        self.handle = handle
         self.callbacks: list[IdCallback] = []
         self.seen: list[Handler] = []
         self.task: asyncio.Task[Any] | None = None
@@ -70,9 +71,9 @@ class _Live:
 
 
 # Keyed by run id, never by context tokens: ends come in other contexts and threads than their starts.
-_live: dict[UUID, _Live] = {}
-_used: OrderedDict[str, None] = OrderedDict()  # ids given lately: a run id that a user gives twice is two requests
-_by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], dict[UUID, _Live]] = weakref.WeakKeyDictionary()
+_live: dict[Key, _Live] = {}
+_used: OrderedDict[Key, None] = OrderedDict()  # ids given lately: a run id that a user gives twice is two requests
+_by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], dict[Key, _Live]] = weakref.WeakKeyDictionary()
 _looked_at = 0.0
 _rendered: OrderedDict[str, Link] = OrderedDict()  # texts that registry prompts have lately rendered
 
@@ -143,7 +144,7 @@ class Handler(BaseCallbackHandler):
     @guarded
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **event: Any) -> None:
         """A piece of a stream arrived; only when the first one did is of interest."""
-        live = _live.get(run_id)
+        live = _live.get(_key(run_id))
         if live is not None and live.call.first_token_at is None:
             live.streams = True
             if token or _has_content(event.get("chunk")):
@@ -152,23 +153,23 @@ class Handler(BaseCallbackHandler):
     @guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **event: Any) -> None:
         """A model answered."""
-        live = _live.pop(run_id, None)
+        live = _live.pop(_key(run_id), None)
         if live is not None:
             try:
-                live.call.result = outputs.snap_result(response, live.call.run_id, batch_size=live.batch)
+                live.call.result = outputs.snap_result(response, run_id, batch_size=live.batch)
             finally:  # an answer that we cannot read is still a call
                 _finish(live)
 
     @guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **event: Any) -> None:
         """A model failed, or whoever read its stream went away."""
-        live = _live.pop(run_id, None)
+        live = _live.pop(_key(run_id), None)
         if live is not None:
             call = live.call
             try:
                 call.status, call.error_type, call.error_message = faults.fault(error)
                 if event.get("response") is not None:
-                    call.result = outputs.snap_result(event["response"], call.run_id)
+                    call.result = outputs.snap_result(event["response"], run_id)
             finally:
                 _finish(live)
 
@@ -182,7 +183,7 @@ class Handler(BaseCallbackHandler):
             reached = reached.outer
         if reached is None:
             return
-        live = _live.get(run_id)
+        live = _live.get(_key(run_id))
         if live is not None and self in live.seen:
             if inputs and inputs[0] is live.given:
                 return  # the same event once more: a user's list has this handler twice
@@ -220,54 +221,54 @@ class Handler(BaseCallbackHandler):
 
 
 def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[str, Any]) -> _Live:
-    metadata = event.get("metadata")
-    options = event.get("invocation_params")
-    name = _class_path(serialized)
-    provider, model = parameters.model_of(options, metadata, name)
-    runtime = _runtime.nearby()
-    parent = event.get("parent_run_id")
     given = inputs[0] if kind == "chat" and inputs else inputs
+    runtime = _runtime.nearby()
+    key = _key(run_id)
+    handle = Request(_own_id(run_id, key), destination=runtime.fingerprint, capture=runtime.settings.capture)
+    started_at = time.time()
     call = Call(
-        id=_own_id(run_id),
-        run_id=str(run_id),
+        handle=handle,
+        run_id=run_id,
         kind=kind,
-        parent_run_id=None if parent is None else str(parent),
+        parent_run_id=event.get("parent_run_id"),
         destination=runtime.fingerprint,
         langchain_tags=tuple(event.get("tags") or ()),
-        langchain_metadata=dumps(metadata) if metadata else b"{}",
-        serialized_name=name,
+        langchain_metadata=freeze(event.get("metadata") or {}),
+        serialized_name=_class_path(serialized),
         inputs=tuple(map(messages.snap, given)) if kind == "chat" else tuple(given),
-        parameters=parameters.snap_parameters(options, metadata),
-        provider=provider,
-        model=model,
+        parameters=parameters.snap_parameters(event.get("invocation_params")),
         link=_link_of(given, kind),
-        started_at=time.time(),
+        started_at=started_at,
     )
-    live = _Live(run_id, call, inputs[0] if inputs else None)
-    live.handle._destination = call.destination
-    live.handle.capture = runtime.settings.capture
-    live.batch = (event.get("options") or {}).get("batch_size") or event.get("batch_size") or 1
+    live = _Live(key, handle, call, inputs[0] if inputs else None)
+    live.batch = event.get("batch_size") or (event.get("options") or {}).get("batch_size") or 1
     if len(_live) >= _LIVE_MOST:
         close_unfinished(list(_live.values())[: _LIVE_MOST // 10], "too many runs without an end")
-    _close_stale()
-    _live[run_id] = live
+    if started_at - _looked_at >= _LOOK_EVERY:
+        _close_stale(started_at)
+    _live[key] = live
     _watch_task(live)
     return live
 
 
-def _own_id(run_id: UUID) -> str:
-    own = str(run_id)
-    if own in _used:
-        own = new_id()
-    _used[own] = None
-    if len(_used) > _USED_MOST:
+def _key(run_id: UUID) -> Key:
+    return getattr(run_id, "int", run_id)
+
+
+def _own_id(run_id: UUID, key: Key) -> UUID | str:
+    if len(_used) >= _USED_MOST:
         _used.popitem(last=False)
-    return own
+    if key in _used:
+        return new_id()
+    _used[key] = None
+    return run_id
 
 
 def _class_path(serialized: Any) -> str:
-    path = serialized.get("id") if isinstance(serialized, dict) else None
-    return ".".join(map(str, path)) if isinstance(path, list) else ""
+    try:
+        return ".".join(serialized["id"])
+    except Exception:  # noqa: BLE001 -- LangChain gives None, or a mapping without a list of names
+        return ""
 
 
 def _has_content(chunk: Any) -> bool:
@@ -286,7 +287,9 @@ def _finish(live: _Live) -> None:
         _by_task.get(live.task, {}).pop(live.key, None)
     live.handle.finished(call)
     if live.owner is None or live.owner.sampled:
-        _runtime.get().record(call, live.handle, live.callbacks)
+        _runtime.get().record(call, live.callbacks)
+    else:
+        live.handle.slim()
 
 
 def close_unfinished(lives: Iterable[_Live], why: str) -> None:
@@ -323,12 +326,9 @@ def _close_given_up(lives: list[_Live]) -> None:
     close_unfinished([live for live in lives if not live.streams], "cancelled before an answer came")
 
 
-def _close_stale() -> None:
-    """Close what started long ago and never ended; looks once in a while."""
+def _close_stale(now: float) -> None:
+    """Close what started long ago and never ended; called once in a while."""
     global _looked_at
-    now = time.time()
-    if now - _looked_at < _LOOK_EVERY:
-        return
     _looked_at = now
     before = now - _STALE_AFTER
     close_unfinished([each for each in list(_live.values()) if each.call.started_at < before], "no end within an hour")
@@ -380,8 +380,8 @@ def _link_of(given: Sequence[Any], kind: Kind) -> Link | None:
         return _rendered.get(given[0]) if given and _rendered else None
     # The last one: what went before may be an earlier turn, made by the same prompt with other variables.
     for message in reversed(given):
-        link = getattr(message, "__dict__", {}).get(LINK_ATTRIBUTE)
-        if isinstance(link, Link):
+        if LINK_ATTRIBUTE in getattr(message, "__dict__", ()) and isinstance(message.__dict__[LINK_ATTRIBUTE], Link):
+            link: Link = message.__dict__[LINK_ATTRIBUTE]
             return link
     if _rendered and len(given) == 1 and isinstance(text := getattr(given[0], "content", None), str):
         return _rendered.get(text)

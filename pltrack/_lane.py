@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from . import _loading
 from ._journal.writer import Writer
-from ._records import Barrier
+from ._records import Barrier, Call
 from ._settings import Destination, Settings, program_name
 from .errors import JournalError
 
@@ -46,6 +46,9 @@ class Host(Protocol):
     sends: bool
     destinations: dict[str, Destination]
 
+    def taken(self, call: Call) -> None:
+        """Hear of a call that is about to be written."""
+
     def told(self, answers: Sequence[tuple[str, int | None, bool]]) -> None:
         """Hear what became of requests."""
 
@@ -74,7 +77,7 @@ class Lane:
         self._encoders: dict[int, tuple[Settings, Encoder]] = {}
         settings = host.settings
         self.in_memory = False
-        self.writer = Writer(self.store, self._encoder, self._written, host.lost_some, settings.max_pending)
+        self.writer = Writer(self, self.store, self._encoder, settings.max_pending)
 
     def store(self) -> Store:
         """Return the open journal; where the file cannot be used, one in memory, and say so."""
@@ -134,7 +137,16 @@ class Lane:
             known = self._encoders[id(settings)] = (settings, encoder)
         return known[1]
 
-    def _written(self, urgent: bool) -> None:
+    def taken(self, call: Call) -> None:
+        """Hear of a call that is about to be written."""
+        self._host.taken(call)
+
+    def lost_some(self, count: int, error: BaseException) -> None:
+        """Hear of records that had to be given up."""
+        self._host.lost_some(count, error)
+
+    def written(self, urgent: bool) -> None:
+        """Hear that a group is on disk: the courier may look."""
         if self._host.sends:
             courier = self.courier()
             courier.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -19,6 +19,8 @@ import orjson
 # What `json.loads` could return: a recursive alias would need a cast at every step.
 
 Json = Any
+
+Frozen = dict[Any, Any] | bytes
 
 MASK = "**********"
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
@@ -36,6 +38,7 @@ _TOLD: tuple[tuple[type, Callable[[Any], str]], ...] = (
     (Decimal, Decimal.__str__),
     (PurePath, PurePath.__str__),
 )
+FIXED = frozenset({str, int, float, bool, type(None)})
 T = TypeVar("T")
 
 
@@ -54,6 +57,19 @@ def dumps(value: object) -> bytes:
         return orjson.dumps(value)
     except Exception:  # noqa: BLE001 -- orjson runs code of foreign classes (enums, tzinfo), which may raise anything
         return orjson.dumps(plain(value, depth=60, budget=500_000))
+
+
+def freeze(fields: Mapping[Any, Any]) -> Frozen:
+    """Return a snapshot of a mapping that later changes do not reach, for `thaw`; never raise. For the app's thread."""
+    if FIXED.issuperset(map(type, fields.values())):
+        return dict(fields)
+    return dumps(fields)
+
+
+def thaw(snapshot: Frozen) -> dict[Any, Any]:
+    """Return what `freeze` took."""
+    found = orjson.loads(snapshot) if isinstance(snapshot, bytes) else snapshot
+    return found if isinstance(found, dict) else {}
 
 
 def text(value: object) -> str:

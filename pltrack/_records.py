@@ -8,7 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from ._plain import Frozen
 
 Kind = Literal["chat", "llm"]
 
@@ -67,24 +72,39 @@ class Link:
         return body
 
 
+class Handle(Protocol):
+    """What the program holds of a call."""
+
+    @property
+    def id(self) -> str:
+        """The id of our own."""
+
+    def resolved(self, pl_id: int | None) -> None:
+        """Take PromptLayer's id, or None for a request that was refused for good."""
+
+    def slim(self) -> None:
+        """Keep no content any more: the call is in the journal, or nowhere."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Call:
-    """One LLM run as the handler saw it: snapshots only, nothing that anybody else can still change."""
+    """One LLM run as the handler saw it: snapshots only, nothing that anybody else can still change.
 
-    id: str
-    run_id: str
+    Made on the app's thread, so as it comes: what it means is worked out on the writer's.
+    """
+
+    handle: Handle
+    run_id: UUID
     kind: Kind
-    parent_run_id: str | None = None
+    parent_run_id: UUID | None = None
     scope: Scope | None = None
     destination: str = ""
     tags: tuple[str, ...] = ()
     langchain_tags: tuple[str, ...] = ()
-    langchain_metadata: bytes = b"{}"
+    langchain_metadata: Frozen = b"{}"
     serialized_name: str = ""
     inputs: tuple[Any, ...] = ()
-    parameters: bytes = b"{}"
-    provider: str = "unknown"
-    model: str = "unknown"
+    parameters: Frozen = b"{}"
     link: Link | None = None
     started_at: float = 0.0
     first_token_at: float | None = None

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import _runtime
 from ._checks import link_payload, metadata_payload, score_payload
+from ._plain import thaw
 from ._records import Call, Note, Noted
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from ._blueprint.outputs import Result
     from ._blueprint.usage import Usage
 
@@ -44,6 +47,25 @@ class Outcome:
     first_token_at: float | None
     ended_at: float
 
+    @classmethod
+    def of(cls, call: Call) -> Outcome:
+        """Return what is to be kept of a call."""
+        from ._blueprint.parameters import model_of
+
+        provider, model = model_of(thaw(call.parameters), thaw(call.langchain_metadata), call.serialized_name)
+        return cls(
+            call.status,
+            call.error_type,
+            call.error_message,
+            provider,
+            model,
+            call.link is not None,
+            None if call.result is None else call.result.without_content(),
+            call.started_at,
+            call.first_token_at,
+            call.ended_at,
+        )
+
     @property
     def usage(self) -> Usage | None:
         """The tokens that it took."""
@@ -58,24 +80,28 @@ class Outcome:
 class Request:
     """One LLM call. Its verbs return how many requests they spoke about: 1, or 0 where nothing is tracked."""
 
-    __slots__ = ("__weakref__", "_destination", "_dropped", "_final", "_id", "_outcome", "_pl_id", "capture")
+    __slots__ = ("__weakref__", "_call", "_destination", "_dropped", "_final", "_id", "_outcome", "_pl_id", "capture")
 
-    def __init__(self, id: str, *, destination: str = "", capture: str = "full", dropped: bool = False) -> None:
+    def __init__(self, id: str | UUID, *, destination: str = "", capture: str = "full", dropped: bool = False) -> None:
         self._id = id
         self._destination = destination
         self._dropped = dropped
         self._pl_id: int | None = None
         self._final = False
+        self._call: Call | None = None  # until `slim`
         self._outcome: Outcome | None = None
         self.capture = capture
 
     def __repr__(self) -> str:
-        return f"<pltrack.Request {self._id} request_id={self._pl_id}>"
+        return f"<pltrack.Request {self.id} request_id={self._pl_id}>"
 
     @property
     def id(self) -> str:
         """The id of our own, known at once; store it to score later from anywhere."""
-        return self._id
+        own = self._id
+        if type(own) is not str:  # text only when somebody asks: not on the app's thread
+            own = self._id = str(own)
+        return own
 
     @property
     def request_id(self) -> int | None:
@@ -95,22 +121,22 @@ class Request:
     @property
     def answered(self) -> bool:
         """Whether the model has answered."""
-        return self._outcome is not None and self._outcome.status != "ERROR"
+        return self.outcome is not None and self.outcome.status != "ERROR"
 
     @property
     def linked(self) -> bool:
         """Whether the request linked itself to the prompt that made it."""
-        return self._outcome is not None and self._outcome.linked
+        return self.outcome is not None and self.outcome.linked
 
     @property
     def model(self) -> str | None:
         """The model that was asked."""
-        return None if self._outcome is None else self._outcome.model
+        return None if self.outcome is None else self.outcome.model
 
     @property
     def status(self) -> str | None:
         """SUCCESS, WARNING or ERROR once the call is over."""
-        return None if self._outcome is None else self._outcome.status
+        return None if self.outcome is None else self.outcome.status
 
     @property
     def destination(self) -> str:
@@ -125,22 +151,19 @@ class Request:
     @property
     def outcome(self) -> Outcome | None:
         """How the call went, once it is over."""
+        self.slim()
         return self._outcome
 
     def finished(self, call: Call) -> None:
         """Take over what was recorded of the call; for the handler."""
-        self._outcome = Outcome(
-            call.status,
-            call.error_type,
-            call.error_message,
-            call.provider,
-            call.model,
-            call.link is not None,
-            None if call.result is None else call.result.without_content(),
-            call.started_at,
-            call.first_token_at,
-            call.ended_at,
-        )
+        self._call = call
+
+    def slim(self) -> None:
+        """Keep no content any more: the call is in the journal, or nowhere."""
+        call = self._call
+        if call is not None:
+            self._outcome = Outcome.of(call)
+            self._call = None
 
     def resolved(self, pl_id: int | None) -> None:
         """Take PromptLayer's id; for the runtime."""
@@ -176,9 +199,7 @@ class Request:
     def _put(self, kind: Noted, payload: Mapping[str, Any]) -> None:
         runtime = _runtime.get()
         destination = self._destination or runtime.fingerprint
-        runtime.put(
-            Note(kind=kind, payload=payload, request_id=self._id, destination=destination, capture=self.capture)
-        )
+        runtime.put(Note(kind=kind, payload=payload, request_id=self.id, destination=destination, capture=self.capture))
 
 
 class _NullRequest(Request):

@@ -13,28 +13,18 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ._callbacks import Callbacks, IdCallback
 from ._lane import FlushResult, Lane, default_journal
-from ._records import Barrier, Call, Written, process_token
+from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
 from ._status import Status
 from .errors import JournalError, NoKeyError
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger("pltrack")
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Resolvable(Protocol):
-    """Something that wants to know what became of a request."""
-
-    def resolved(self, pl_id: int | None) -> None:
-        """Take PromptLayer's id, or None for a request that was refused for good."""
 
 
 class Runtime:
@@ -50,7 +40,7 @@ class Runtime:
         self.internal_errors = 0
         self.hook_ok: bool | None = None
         self._said: set[tuple[str, str]] = set()
-        self._handles: weakref.WeakValueDictionary[str, Resolvable] = weakref.WeakValueDictionary()
+        self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
         self._callbacks = Callbacks(self.fault)
         self._listeners: set[Callable[[], None]] = set()
         self._lock = threading.RLock()
@@ -83,10 +73,9 @@ class Runtime:
         if not self.lane.writer.put(item, self.settings):
             self.lost_some(1, MemoryError("the queue to the journal is full"))
 
-    def record(self, call: Call, handle: Resolvable, callbacks: Sequence[IdCallback] = ()) -> None:
-        """Take over a finished call; `handle` and `callbacks` hear of its id."""
+    def record(self, call: Call, callbacks: Sequence[IdCallback] = ()) -> None:
+        """Take over a finished call; its handle and `callbacks` hear of its id."""
         self.recorded += 1
-        self._handles[call.id] = handle
         if not call.destination and not self._said_once("key", "none"):
             log.warning(
                 "pltrack: no PromptLayer key: calls are kept in the local journal only. Set PROMPTLAYER_API_KEY "
@@ -94,9 +83,9 @@ class Runtime:
             )
         if callbacks:
             if self.why_not_deliverable(call.destination):
-                self._callbacks.call(callbacks, call.id)
+                self._callbacks.call(callbacks, call.handle.id)
             else:
-                self._callbacks.wait_for(call.id, callbacks)
+                self._callbacks.wait_for(call.handle.id, callbacks)
         self.put(call)
 
     def fault(self, where: str, error: BaseException) -> None:
@@ -146,13 +135,18 @@ class Runtime:
         if waiting:
             self.refresh(waiting)
 
-    def watch(self, our_id: str, handle: Resolvable) -> None:
+    def watch(self, our_id: str, handle: Handle) -> None:
         """Let `handle` hear of a request that may have been recorded by another process."""
         self._handles[our_id] = handle
 
-    def known_handle(self, our_id: str) -> Resolvable | None:
+    def known_handle(self, our_id: str) -> Handle | None:
         """Return the live handle of a request of this process."""
-        return self._handles.get(our_id)
+        handle = self._handles.get(our_id)
+        return self.lane.writer.queued(our_id) if handle is None else handle
+
+    def taken(self, call: Call) -> None:
+        """Remember who is to hear of a call's id, before it is written; called by the writer."""
+        self._handles[call.handle.id] = call.handle
 
     def refresh(self, ids: Sequence[str]) -> None:
         """Look in the journal what became of requests: another process may have delivered them."""

@@ -63,7 +63,7 @@ class Session:
         self._joined: _headers.Joined | None = None
         self._parent: Session | None = None
         self._scope: Scope | None = None
-        self._requests: dict[str, Request] = {}  # in call order; a request is taken once
+        self._requests: dict[Request, None] = {}  # in call order; a request is taken once
         self._blocks: list[Handler | None] = []
         self._ended = False
         self._written = False
@@ -137,8 +137,8 @@ class Session:
         """Take a request into this session and those around it; for the handler."""
         self._write()
         session: Session | None = self
-        while session is not None and request.id not in session._requests:
-            session._requests[request.id] = request
+        while session is not None and request not in session._requests:
+            session._requests[request] = None
             session = session._parent
 
     def _settle_scope(self) -> None:
@@ -193,12 +193,12 @@ class Session:
     @property
     def requests(self) -> tuple[Request, ...]:
         """Handles of the calls gathered so far, nested sessions' included, in call order."""
-        return tuple(self._requests.values())
+        return tuple(self._requests)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Our own ids, known at once: the ones to store for later."""
-        return tuple(self._requests)
+        return tuple(each.id for each in self.requests)
 
     @property
     def last(self) -> Request:
@@ -208,7 +208,7 @@ class Session:
     @property
     def usage(self) -> UsageTotals:
         """What the calls took together."""
-        return totals(list(self._requests.values()))
+        return totals(list(self._requests))
 
     @property
     def request_ids(self) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ class _Finder(Handler):
 
     def _join(self, live: Any) -> None:
         super()._join(live)
-        self.found[live.key] = live.handle
+        self.found[live.call.run_id] = live.handle
         if live.call.kind == "llm":
             self.by_prompt.update(dict.fromkeys(live.call.inputs, live.handle))
 

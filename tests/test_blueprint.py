@@ -33,6 +33,7 @@ from pltrack._blueprint.messages import chat_prompt, completion_prompt, message,
 from pltrack._blueprint.outputs import output, snap_result
 from pltrack._blueprint.parameters import api_type, model_of, parameters, snap_parameters
 from pltrack._blueprint.usage import Usage, find_usage, price, read_usage
+from pltrack._plain import thaw
 
 
 def said(words: str, **more: Any) -> dict[str, Any]:
@@ -622,19 +623,18 @@ def test_only_known_parameters_leave() -> None:
             "model_kwargs": {"secret": "sk-3"},
             "extra_body": {"secret": "sk-4"},
         },
-        {"ls_temperature": 0.1, "ls_max_tokens": 9, "ls_stop": ["x"], "user": "sk-5"},
     )
-    assert b"sk-" not in snapshot
-    found, tools, choice = parameters(snapshot)
+    assert "sk-" not in str(snapshot)
+    about = {"ls_temperature": 0.1, "ls_max_tokens": 9, "ls_stop": ["x"], "user": "sk-5"}
+    found, tools, choice = parameters(thaw(snapshot), about)
     assert found == {"temperature": 0.1, "max_completion_tokens": 9, "stop": ["x"]}
     assert tools is choice is None
-    assert parameters(snap_parameters(None, None)) == ({}, None, None)
-    assert parameters(b"junk") == ({}, None, None)
+    assert parameters(thaw(snap_parameters(None)), {}) == ({}, None, None)
 
 
 def test_a_schema_class_is_told_as_json_schema() -> None:
     """response_format may be a pydantic class."""
-    found, _, _ = parameters(snap_parameters({"response_format": Answer}, {}))
+    found, _, _ = parameters(thaw(snap_parameters({"response_format": Answer})), {})
     assert found["response_format"]["type"] == "json_schema"
     assert found["response_format"]["json_schema"]["name"] == "Answer"
     assert "x" in found["response_format"]["json_schema"]["schema"]["properties"]
@@ -643,9 +643,9 @@ def test_a_schema_class_is_told_as_json_schema() -> None:
 def test_credentials_of_hosted_tools_stay() -> None:
     """A tool that the provider runs keeps its address and loses its keys."""
     tool = {"type": "mcp", "server_label": "s", "authorization": "sk-1", "headers": {"X": "sk-2"}}
-    snapshot = snap_parameters({"tools": [tool]}, {})
-    assert b"sk-" not in snapshot
-    _, tools, _ = parameters(snapshot, "openai")
+    snapshot = snap_parameters({"tools": [tool]})
+    assert "sk-" not in str(snapshot)
+    _, tools, _ = parameters(thaw(snapshot), {}, "openai")
     assert tools is not None
     assert (tools[0]["type"], tools[0]["provider"], tools[0]["config"]["server_label"]) == (
         "mcp",
@@ -671,13 +671,13 @@ _F = {"type": "function", "function": {"name": "f", "description": "d", "paramet
 )
 def test_each_form_of_tool_is_understood(tool: dict[str, Any]) -> None:
     """A function offered in OpenAI's, Anthropic's, Google's or Bedrock's form is the same tool."""
-    assert parameters(snap_parameters({"tools": [tool]}, {}))[1] == [_F]
+    assert parameters(thaw(snap_parameters({"tools": [tool]})), {})[1] == [_F]
 
 
 def test_hosted_and_unknown_tools_are_kept() -> None:
     """A provider's own tool gets its blueprint type, an unknown one is shown whole."""
     offered = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}, {"google_search": {}}]
-    _, tools, _ = parameters(snap_parameters({"tools": [*offered, {"type": "brand_new", "x": 1}]}, {}))
+    _, tools, _ = parameters(thaw(snap_parameters({"tools": [*offered, {"type": "brand_new", "x": 1}]})), {})
     assert tools is not None
     assert [one["type"] for one in tools] == ["web_search", "web_search", "function"]
     assert tools[0]["config"]["max_uses"] == 5
@@ -699,7 +699,7 @@ def test_hosted_and_unknown_tools_are_kept() -> None:
 )
 def test_each_form_of_tool_choice_is_understood(choice: Any, expected: Any) -> None:
     """A choice is a word or one function, whatever the provider's form."""
-    assert parameters(snap_parameters({"tool_choice": choice}, {}))[2] == expected
+    assert parameters(thaw(snap_parameters({"tool_choice": choice})), {})[2] == expected
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from pltrack._blueprint.messages import chat_prompt, completion_prompt, snap
 from pltrack._blueprint.outputs import output, snap_result
 from pltrack._blueprint.parameters import parameters, snap_parameters
+from pltrack._plain import thaw
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="PromptLayer's schema is not beside this checkout")
 
@@ -217,7 +218,7 @@ def test_every_answer_is_accepted(answers: list[AIMessage | str], kind: Any) -> 
 @given(st.lists(st.one_of(_junk, _junk_block, _odd_block), max_size=3), _junk)
 def test_every_tool_is_accepted(tools: list[Any], choice: Any) -> None:
     """Tools and tool choices of any form give a valid prompt."""
-    _, offered, chosen = parameters(snap_parameters({"tools": tools, "tool_choice": choice}, {}))
+    _, offered, chosen = parameters(thaw(snap_parameters({"tools": tools, "tool_choice": choice})), {})
     assert errors("ChatPrompt", chat_prompt([], offered, chosen)) == []
 
 

@@ -189,7 +189,7 @@ def test_every_explicit_handler_hears_of_the_id_once(promptlayer: FakePromptLaye
 
 @pytest.mark.parametrize(
     "where",
-    ["messages.snap", "outputs.snap_result", "parameters.model_of", "parameters.snap_parameters", "_finish", "_begin",
+    ["messages.snap", "outputs.snap_result", "parameters.snap_parameters", "_finish", "_begin",
      "faults.fault", "Request"],
 )  # fmt: skip
 async def test_an_internal_failure_never_reaches_the_program(where: str, monkeypatch: pytest.MonkeyPatch) -> None:

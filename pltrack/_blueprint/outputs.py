@@ -108,6 +108,23 @@ def snap_result(
     response: LLMResult | object | None, run_id: UUID | str | None = None, *, batch_size: int = 1
 ) -> Result | None:
     """Return a snapshot of the run's result, None where there is none; never raise. For the app's thread."""
+    try:
+        own = response.__dict__
+        candidates, told = [], []
+        for one in own["generations"][0]:
+            generation = one.__dict__
+            answer = generation["message"]
+            said = answer.__dict__
+            candidates.append(snap(answer))
+            told.append(
+                ((said["usage_metadata"], said["response_metadata"], said["id"]), generation["generation_info"])
+            )
+        return Result(tuple(candidates), dumps((told, own["llm_output"])), run_id, batch_size)
+    except Exception:  # noqa: BLE001 -- a completion, or something of an odd shape
+        return _snap_odd(response, run_id, batch_size)
+
+
+def _snap_odd(response: object | None, run_id: UUID | str | None, batch_size: int) -> Result | None:
     if response is None:
         return None
     return attempt(lambda: _result(response, run_id, batch_size), Result((), b"[[],null]", run_id, batch_size))

@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
-from .._plain import Json, attempt, dumps, text
+from .._plain import FIXED, Frozen, Json, attempt, dumps, text
 from .media import Block
 from .tools import SECRET, tool_choice_of, tools_of
 
@@ -64,17 +62,33 @@ _PROVIDERS = {
 }
 
 
-def snap_parameters(invocation_params: object, metadata: object) -> bytes:
-    """Return the parameters that may leave the process, as JSON; never raise. For the app's thread."""
-    return attempt(lambda: _snapshot(invocation_params, metadata), b"{}")
+def snap_parameters(invocation_params: object) -> Frozen:
+    """Return a snapshot of what may leave the process, and of what names the model. For the app's thread."""
+    try:
+        found = {
+            name: value
+            for name, value in invocation_params.items()  # type: ignore[attr-defined]
+            if name in _KEPT and value is not None
+        }
+        return found if FIXED.issuperset(map(type, found.values())) else _snapshot(found)
+    except Exception:  # noqa: BLE001 -- no mapping, or one of unknown make
+        return {}
 
 
-def parameters(snapshot: bytes, provider: str = "unknown") -> tuple[Block, list[Block] | None, Json]:
-    """Return a snapshot's parameters, and its tools and tool choice in the blueprint's form; None without."""
-    found: Json = attempt(lambda: orjson.loads(snapshot), None)
-    if not isinstance(found, dict):
-        return {}, None, None
-    found.pop("model", None)
+def parameters(
+    given: Mapping[str, Any], about: Mapping[str, Any], provider: str = "unknown"
+) -> tuple[Block, list[Block] | None, Json]:
+    """Return the parameters of a call, and its tools and tool choice in the blueprint's form; None without.
+
+    Args: given -- what `snap_parameters` kept; about -- LangChain's metadata of the call.
+    """
+    found: Block = {name: value for name, value in given.items() if name in _ALLOWED}
+    if (value := about.get("ls_temperature")) is not None:
+        found["temp" if "temp" in found else "temperature"] = value
+    if (value := about.get("ls_max_tokens")) is not None:
+        found[next((name for name in _LIMITS if name in found), "max_tokens")] = value
+    if value := about.get("ls_stop"):
+        found["stop_sequences" if "stop_sequences" in found else "stop"] = value
     offered = [*_listed(found.pop("tools", None)), *_listed(found.pop("functions", None))]
     choice = found.pop("tool_choice", None)
     legacy = found.pop("function_call", None)
@@ -86,6 +100,7 @@ def parameters(snapshot: bytes, provider: str = "unknown") -> tuple[Block, list[
 
 
 _ASKED = ("_type", *_NAMES)
+_KEPT = _ALLOWED.union(_ASKED)
 _KNOWN_MOST = 1_000
 _known: dict[Any, tuple[str, str]] = {}
 
@@ -102,23 +117,12 @@ def api_type(provider: str, kind: str, provider_id: str | None = None) -> str | 
     return "responses" if (provider_id or "").startswith("resp_") else "chat-completions"
 
 
-def _snapshot(invocation_params: object, metadata: object) -> bytes:
-    given = invocation_params if isinstance(invocation_params, dict) else {}
-    about = metadata if isinstance(metadata, dict) else {}
-    found = {name: value for name, value in given.items() if name in _ALLOWED and value is not None}
-    if (value := about.get("ls_temperature")) is not None:
-        found["temp" if "temp" in found else "temperature"] = value
-    if (value := about.get("ls_max_tokens")) is not None:
-        found[next((name for name in _LIMITS if name in found), "max_tokens")] = value
-    if value := about.get("ls_stop"):
-        found["stop_sequences" if "stop_sequences" in found else "stop"] = value
+def _snapshot(found: dict[str, Any]) -> bytes:
     for name in ("response_format", "response_schema", "text", "format"):
         if name in found and isinstance(found[name], type):
             found[name] = _schema(found[name])
     if "tools" in found:
         found["tools"] = [_public(tool) for tool in _listed(found["tools"])]
-    if (model := _model_name(given, about)) is not None:
-        found["model"] = model
     return dumps(found)
 
 

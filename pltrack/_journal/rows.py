@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import orjson
 
 from .. import _loading
 from .._blueprint import faults, messages, outputs, parameters, usage
-from .._plain import plain
+from .._plain import plain, thaw
 from .._records import Call, Note, Scope, State
 from .._redact import Redactor
 
@@ -21,6 +20,20 @@ from .._redact import Redactor
 _INNER_TAG = re.compile(r"^(seq:step|map:key|retry:attempt|condition|graph:step|branch)\b")
 _TAG_LENGTH = 512
 _KEY_LENGTH = 1024
+
+
+class _Asked(NamedTuple):
+    """What a model was asked with, and which one that was."""
+
+    given: dict[str, Any]
+    about: dict[str, Any]
+    provider: str
+    model: str
+
+    @classmethod
+    def of(cls, call: Call) -> Self:
+        given, about = thaw(call.parameters), thaw(call.langchain_metadata)
+        return cls(given, about, *parameters.model_of(given, about, call.serialized_name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +50,11 @@ class Encoder:
         """Return the row of a call."""
         result = call.result
         used = result.usage if result is not None else None
-        cost = self._cost(call)
+        asked = _Asked.of(call)
+        cost = self._cost(call, asked)
         capture = call.scope.capture if call.scope else "full"
         return {
-            "id": call.id,
+            "id": call.handle.id,
             "session_id": call.scope.id if call.scope else None,
             "root": call.scope.root if call.scope else None,
             "owner": self.owner,
@@ -49,8 +63,8 @@ class Encoder:
             "state": State.PENDING.value,
             "due_at": call.ended_at + self.linger,
             "kind": call.kind,
-            "provider": call.provider,
-            "model": call.model,
+            "provider": asked.provider,
+            "model": asked.model,
             "status": call.status,
             "linked": int(call.link is not None),
             "started_at": call.started_at,
@@ -62,7 +76,7 @@ class Encoder:
             "reasoning_tokens": used and used.reasoning_tokens,
             "cost": cost,
             "cache_hit": int(bool(result and result.cache_hit)),
-            "payload": self.redactor.clean(self._body(call, cost), capture),
+            "payload": self.redactor.clean(self._body(call, asked, cost), capture),
             "local_link": _local_link(call),
         }
 
@@ -105,7 +119,7 @@ class Encoder:
             "started_at": scope.started_at,
         }
 
-    def _cost(self, call: Call) -> float | None:
+    def _cost(self, call: Call, asked: _Asked) -> float | None:
         result = call.result
         if result is None or result.usage is None:
             return None
@@ -113,26 +127,26 @@ class Encoder:
             return 0.0
         with _loading.LOCK:  # the first price loads the tables
             at = datetime.fromtimestamp(call.started_at, UTC)
-            return usage.price(call.provider, call.model, result.usage, at)
+            return usage.price(asked.provider, asked.model, result.usage, at)
 
-    def _body(self, call: Call, cost: float | None) -> dict[str, Any]:
+    def _body(self, call: Call, asked: _Asked, cost: float | None) -> dict[str, Any]:
         result = call.result
         used = None if result is None or result.cache_hit else result.usage
-        options, tools, choice = parameters.parameters(call.parameters, call.provider)
+        options, tools, choice = parameters.parameters(asked.given, asked.about, asked.provider)
         body: dict[str, Any] = {
-            "provider": call.provider,
-            "model": call.model,
+            "provider": asked.provider,
+            "model": asked.model,
             "input": _input(call, tools, choice),
             "output": outputs.output(result, call.kind),
             "request_start_time": _iso(call.started_at),
             "request_end_time": _iso(call.ended_at),
             "parameters": options,
             "tags": _tags(call),
-            "metadata": _metadata(call),
+            "metadata": _metadata(call, asked.about),
             "input_tokens": (used and used.input_tokens) or 0,
             "output_tokens": (used and used.output_tokens) or 0,
             "function_name": call.serialized_name,
-            "api_type": parameters.api_type(call.provider, call.kind, result.provider_id if result else None),
+            "api_type": parameters.api_type(asked.provider, call.kind, result.provider_id if result else None),
             **_status(call),
         }
         if self.send_price and cost is not None:
@@ -166,18 +180,18 @@ def _tags(call: Call) -> list[str]:
     return list(dict.fromkeys(tag[:_TAG_LENGTH] for tag in (*ours, *theirs) if tag))
 
 
-def _metadata(call: Call) -> dict[str, str]:
-    found = _langchain_metadata(orjson.loads(call.langchain_metadata))
+def _metadata(call: Call, about: dict[str, Any]) -> dict[str, str]:
+    found = _langchain_metadata(about)
     if call.scope is not None:
         scope = call.scope
         found |= scope.metadata
         found["session_id"] = scope.id
         named = {"session": scope.name, "user_id": scope.user, "conversation_id": scope.conversation}
         found |= {key: value for key, value in named.items() if value}
-    found["pltrack_id"] = call.id
-    found["_langchain_run_id"] = call.run_id
+    found["pltrack_id"] = call.handle.id
+    found["_langchain_run_id"] = str(call.run_id)
     if call.parent_run_id:
-        found["_langchain_parent_run_id"] = call.parent_run_id
+        found["_langchain_parent_run_id"] = str(call.parent_run_id)
     if call.langchain_tags:
         found["_langchain_tags"] = json.dumps(list(call.langchain_tags))
     if call.first_token_at is not None:
@@ -187,10 +201,8 @@ def _metadata(call: Call) -> dict[str, str]:
     return {key[:_KEY_LENGTH]: value for key, value in found.items()}
 
 
-def _langchain_metadata(given: Any) -> dict[str, str]:
+def _langchain_metadata(given: dict[str, Any]) -> dict[str, str]:
     """Keep the scalars that people (and LangGraph) put there, not LangChain's own description of the model."""
-    if not isinstance(given, Mapping):
-        return {}
     return {
         str(key): value if isinstance(value, str) else str(value)
         for key, value in given.items()

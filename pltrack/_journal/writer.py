@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .._records import Barrier, Call, Note, Scope, SessionEnded, Written
+from .._records import Barrier, Call, Handle, Note, Scope, SessionEnded, Written
 from .._settings import Settings
 
 if TYPE_CHECKING:  # this thread loads them: SQLAlchemy and the converters cost more than the whole first call
@@ -37,21 +37,28 @@ class _Group:
         return len(self.sessions) + len(self.requests) + len(self.notes) + len(self.ended)
 
 
+class Host(Protocol):
+    """Who is told what the writer does, on its thread."""
+
+    def taken(self, call: Call) -> None:
+        """Hear of a call that is about to be written."""
+
+    def written(self, urgent: bool) -> None:
+        """Hear that a group is on disk."""
+
+    def lost_some(self, count: int, error: BaseException) -> None:
+        """Hear of records that had to be given up."""
+
+
 class Writer:
     """Owns the queue of records and the thread that empties it; `put` is all that the program pays for."""
 
     def __init__(
-        self,
-        store: Callable[[], Store],
-        encoder: Callable[[Settings], Encoder],
-        on_written: Callable[[bool], None],
-        on_lost: Callable[[int, BaseException], None],
-        most: int,
+        self, host: Host, store: Callable[[], Store], encoder: Callable[[Settings], Encoder], most: int
     ) -> None:
+        self._host = host
         self._open = store
         self._encoder = encoder
-        self._on_written = on_written
-        self._on_lost = on_lost
         self._most = most
         # deque.append and Event.set allocate nothing under a lock of ours: the garbage collector may call
         # the handler in the middle of anything, this method included.
@@ -77,6 +84,16 @@ class Writer:
         if self._thread is None:
             self._start()
         return True
+
+    def queued(self, our_id: str) -> Handle | None:
+        """Return the handle of a call that waits to be written."""
+        while True:
+            try:
+                waiting = list(self._queue)
+            except RuntimeError:  # it changed meanwhile
+                continue
+            calls = (item for item, _ in waiting if isinstance(item, Call))
+            return next((call.handle for call in calls if call.handle.id == our_id), None)
 
     @property
     def started(self) -> bool:
@@ -136,17 +153,25 @@ class Writer:
     def _next_group(self) -> _Group:
         group = _Group()
         while self._queue and group.size < _GROUP_MOST:
-            item, settings = self._queue.popleft()
+            item, settings = self._queue[0]
+            if isinstance(item, Call):
+                self._host.taken(
+                    item
+                )  # before it leaves the queue: whoever looks for its handle finds it in one of them
+            self._queue.popleft()
             try:
                 self._add(group, item, self._encoder(settings))
             except Exception as error:  # noqa: BLE001 -- one odd record must not take its neighbours along
-                self._on_lost(1, error)
+                self._host.lost_some(1, error)
         return group
 
     def _add(self, group: _Group, item: Written, encoder: Encoder) -> None:
         match item:
             case Call():
-                group.requests.append(encoder.request(item))
+                try:
+                    group.requests.append(encoder.request(item))
+                finally:
+                    item.handle.slim()
             case Note():
                 group.notes.append(encoder.note(item))
             case Scope():
@@ -161,8 +186,8 @@ class Writer:
         try:
             self._open().write(group.sessions, group.requests, group.notes, group.ended)
         except Exception as error:  # noqa: BLE001 -- whatever it is, this thread must live on for the next group
-            self._on_lost(len(group.requests) + len(group.notes), error)
+            self._host.lost_some(len(group.requests) + len(group.notes), error)
             return
         if (took := time.monotonic() - started) > 1:
             log.info("pltrack: writing %d records took %.1f s", group.size, took)
-        self._on_written(bool(group.notes or group.ended))
+        self._host.written(bool(group.notes or group.ended))
