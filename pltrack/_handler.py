@@ -18,7 +18,6 @@ from langchain_core.callbacks.base import BaseCallbackHandler
 from . import _runtime
 from ._blueprint import faults, messages, outputs, parameters
 from ._callbacks import IdCallback
-from ._plain import freeze
 from ._records import Call, Kind, Link, Scope, new_id
 from ._request import Request
 from ._runtime import guarded
@@ -233,7 +232,7 @@ def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[s
         parent_run_id=event.get("parent_run_id"),
         destination=runtime.fingerprint,
         langchain_tags=tuple(event.get("tags") or ()),
-        langchain_metadata=freeze(event.get("metadata") or {}),
+        langchain_metadata=parameters.snap_metadata(event.get("metadata")),
         serialized_name=_class_path(serialized),
         inputs=tuple(map(messages.snap, given)) if kind == "chat" else tuple(given),
         parameters=parameters.snap_parameters(event.get("invocation_params")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -59,15 +59,8 @@ def dumps(value: object) -> bytes:
         return orjson.dumps(plain(value, depth=60, budget=500_000))
 
 
-def freeze(fields: Mapping[Any, Any]) -> Frozen:
-    """Return a snapshot of a mapping that later changes do not reach, for `thaw`; never raise. For the app's thread."""
-    if FIXED.issuperset(map(type, fields.values())):
-        return dict(fields)
-    return dumps(fields)
-
-
 def thaw(snapshot: Frozen) -> dict[Any, Any]:
-    """Return what `freeze` took."""
+    """Return the mapping that was kept as it is, or as JSON."""
     found = orjson.loads(snapshot) if isinstance(snapshot, bytes) else snapshot
     return found if isinstance(found, dict) else {}
 

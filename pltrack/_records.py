@@ -82,6 +82,9 @@ class Handle(Protocol):
     def resolved(self, pl_id: int | None) -> None:
         """Take PromptLayer's id, or None for a request that was refused for good."""
 
+    def renamed(self, id: str) -> None:
+        """Take another id of our own: another request has the first one."""
+
     def slim(self) -> None:
         """Keep no content any more: the call is in the journal, or nowhere."""
 
@@ -101,10 +104,11 @@ class Call:
     destination: str = ""
     tags: tuple[str, ...] = ()
     langchain_tags: tuple[str, ...] = ()
-    langchain_metadata: Frozen = b"{}"
+    langchain_metadata: dict[Any, Any] = field(default_factory=dict)
     serialized_name: str = ""
     inputs: tuple[Any, ...] = ()
     parameters: Frozen = b"{}"
+    named: tuple[str, str] | None = None  # provider and model, once that is worked out
     link: Link | None = None
     started_at: float = 0.0
     first_token_at: float | None = None

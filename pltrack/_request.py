@@ -52,7 +52,7 @@ class Outcome:
         """Return what is to be kept of a call."""
         from ._blueprint.parameters import model_of
 
-        provider, model = model_of(thaw(call.parameters), thaw(call.langchain_metadata), call.serialized_name)
+        provider, model = call.named or model_of(thaw(call.parameters), call.langchain_metadata, call.serialized_name)
         return cls(
             call.status,
             call.error_type,
@@ -164,6 +164,10 @@ class Request:
         if call is not None:
             self._outcome = Outcome.of(call)
             self._call = None
+
+    def renamed(self, id: str) -> None:
+        """Take another id of our own; for the writer."""
+        self._id = id
 
     def resolved(self, pl_id: int | None) -> None:
         """Take PromptLayer's id; for the runtime."""

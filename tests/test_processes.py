@@ -87,6 +87,23 @@ def test_scoring_by_our_id_from_another_process(promptlayer: FakePromptLayer, jo
     assert promptlayer.by_pltrack_id(waiting).scores == {"default": 92}
 
 
+def test_a_run_id_that_another_process_gave_too(promptlayer: FakePromptLayer, journal: Path) -> None:
+    """A program that gives its runs fixed ids and is run twice leaves two records, and each score finds its own."""
+    program = """
+        import uuid
+        with pltrack.pl_session() as session:
+            model.invoke("hi", config={"run_id": uuid.UUID(int=7)})
+        assert pltrack.flush(10).pending == 0
+        session.score(int(os.environ["SCORE"]))
+        assert pltrack.flush(10).pending == 0
+        print(session.ids[0])
+    """
+    ids = {run(program, environment(journal, promptlayer, SCORE=score)).strip() for score in ("10", "20")}
+    assert len(ids) == 2
+    assert sorted(logged.scores["default"] for logged in promptlayer.requests) == [10, 20]
+    assert {logged.metadata["pltrack_id"] for logged in promptlayer.requests} == ids
+
+
 def test_a_forked_child_delivers_its_own(promptlayer: FakePromptLayer, journal: Path) -> None:
     """After a fork parent and child each deliver their own calls, none twice."""
     out = run(

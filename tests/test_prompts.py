@@ -616,7 +616,7 @@ def test_local_links_stay_local(pltrack_journal: Path, monkeypatch: pytest.Monke
         (pltrack.prompts.get("example") | model()).invoke({"name": "Ada"})
     pltrack.flush(10)
     with sqlite3.connect(pltrack_journal) as db:
-        ((linked, payload),) = db.execute("select local_link, payload from requests").fetchall()
+        ((linked, payload),) = db.execute("select local_link, payload from requests join bodies using (seq)").fetchall()
     db.close()
     assert json.loads(linked) == {
         "prompt_name": "example",

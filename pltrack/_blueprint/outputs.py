@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MODEL = ("model_name", "model", "model_id", "modelId", "model_version")
 _FINISH = ("finish_reason", "stop_reason", "stopReason", "finishReason", "done_reason")
 _TOLD = ("usage_metadata", "response_metadata", "id")
+Told = bytes | tuple[Any, ...]  # what an answer says about itself
 _ID = ("id", "response_id", "request_id")
 
 
@@ -35,7 +36,7 @@ class Result:
     __slots__ = ("_batch_size", "_read", "_run_id", "_told", "candidates")
 
     def __init__(
-        self, candidates: tuple[Snapshot | str, ...], told: bytes, run_id: UUID | str | None, batch_size: int
+        self, candidates: tuple[Snapshot | str, ...], told: Told, run_id: UUID | str | None, batch_size: int
     ) -> None:
         self.candidates = candidates
         self._told = told
@@ -111,14 +112,17 @@ def snap_result(
     try:
         own = response.__dict__
         candidates, told = [], []
+        simple = not own["llm_output"]
         for one in own["generations"][0]:
             generation = one.__dict__
             answer = generation["message"]
             said = answer.__dict__
             candidates.append(snap(answer))
-            told.append(
-                ((said["usage_metadata"], said["response_metadata"], said["id"]), generation["generation_info"])
-            )
+            usage, metadata, info = said["usage_metadata"], said["response_metadata"], generation["generation_info"]
+            simple = simple and not (usage or metadata or info)
+            told.append(((usage, metadata, said["id"]), info))
+        if simple:  # nothing that can change: encoding takes memory that another thread gives back
+            return Result(tuple(candidates), tuple(told), run_id, batch_size)
         return Result(tuple(candidates), dumps((told, own["llm_output"])), run_id, batch_size)
     except Exception:  # noqa: BLE001 -- a completion, or something of an odd shape
         return _snap_odd(response, run_id, batch_size)
@@ -155,15 +159,15 @@ def _result(response: object, run_id: UUID | str | None, batch_size: int) -> Res
     return Result(snapshots, dumps([told, peek(response, "llm_output")]), run_id, batch_size)
 
 
-def _reading(told: bytes, run_id: UUID | str | None, batch_size: int) -> Reading:
+def _reading(told: Told, run_id: UUID | str | None, batch_size: int) -> Reading:
+    if not isinstance(told, bytes):
+        return Reading(provider_id=_identity(told[0][0][2]) if told else None)
     rows, llm_output = orjson.loads(told)
     candidates = [_Generation(None if said is None else _Message(*said), info) for said, info in rows]
     messages = [one.message for one in candidates if one.message is not None]
     metadata = [one.response_metadata for one in messages]
     infos = [one.generation_info for one in candidates]
-    identity = messages[0].id if messages else None
-    if not isinstance(identity, str) or identity.startswith(("lc_", "run-")):
-        identity = None
+    identity = _identity(messages[0].id) if messages else None
     return Reading(
         usage=find_usage(candidates, llm_output, batch_size),
         model_name=_undoubled(_first([*metadata, llm_output, *infos], _MODEL)),
@@ -171,6 +175,11 @@ def _reading(told: bytes, run_id: UUID | str | None, batch_size: int) -> Reading
         finish_reason=_finish_reason(metadata, infos, llm_output),
         cache_hit=any(_is_cached(one, run_id) for one in messages),
     )
+
+
+def _identity(given: object) -> str | None:
+    """Return the provider's id of a message; LangChain makes one up where there is none."""
+    return given if isinstance(given, str) and not given.startswith(("lc_", "run-")) else None
 
 
 def _candidate(generation: object, answer: object) -> Snapshot | str:

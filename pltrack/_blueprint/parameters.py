@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .._plain import FIXED, Frozen, Json, attempt, dumps, text
+from .._plain import FIXED, Frozen, Json, attempt, dumps, plain, text
 from .media import Block
 from .tools import SECRET, tool_choice_of, tools_of
 
@@ -75,6 +75,17 @@ def snap_parameters(invocation_params: object) -> Frozen:
         return {}
 
 
+def snap_metadata(metadata: object) -> dict[Any, Any]:
+    """Return a snapshot of the scalars in LangChain's metadata, all that is read of it. For the app's thread."""
+    try:
+        found = {name: value for name, value in metadata.items() if isinstance(value, _SCALAR)}  # type: ignore[attr-defined]
+        if "ls_stop" in metadata:  # type: ignore[operator]
+            found["ls_stop"] = plain(metadata["ls_stop"])  # type: ignore[index]
+        return found
+    except Exception:  # noqa: BLE001 -- no mapping, or one of unknown make
+        return {}
+
+
 def parameters(
     given: Mapping[str, Any], about: Mapping[str, Any], provider: str = "unknown"
 ) -> tuple[Block, list[Block] | None, Json]:
@@ -100,6 +111,7 @@ def parameters(
 
 
 _ASKED = ("_type", *_NAMES)
+_SCALAR = (str, int, float)
 _KEPT = _ALLOWED.union(_ASKED)
 _KNOWN_MOST = 1_000
 _known: dict[Any, tuple[str, str]] = {}

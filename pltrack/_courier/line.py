@@ -11,7 +11,7 @@ from .._settings import Destination
 log = logging.getLogger("pltrack")
 
 OPEN_AFTER = 3  # failures in a row until the breaker opens
-_AHEAD = 16  # rows claimed for each connection: one claim costs about as much as one exchange
+_AHEAD = 16  # rows claimed for each connection
 _SAY_AGAIN = 600.0
 
 
@@ -33,8 +33,11 @@ class Line:
         """Return how many rows may be claimed now; a line that failed is probed with one at a time."""
         if time.monotonic() < self.blocked_until:
             return 0
-        most = 1 if self.paused or self.open else concurrency * _AHEAD
-        return max(0, most - self.out)
+        if self.paused or self.open:
+            return 0 if self.out else 1
+        most = concurrency * _AHEAD
+        room = most - self.out
+        return room if room >= most // 2 else 0  # a claim costs about as much as an exchange, whatever it brings
 
     @property
     def open(self) -> bool:

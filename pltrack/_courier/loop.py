@@ -26,7 +26,10 @@ log = logging.getLogger("pltrack")
 _POLL = 2.0  # other processes may have left something in the journal
 _EXPIRE_EVERY = 5.0
 _PROBE_KEY_EVERY = 60.0
-_BREATH = 0.01  # between two rounds while answers come in, so that one transaction takes many of them
+# Between two rounds while answers come in, so that one transaction takes many of them: longer under load.
+_BREATH = 0.01
+_DEEP_BREATH = 0.03
+_MANY = 32
 
 # (our id, PromptLayer's id or None, whether that is final): answered, refused for good, or paused for now
 Told = Callable[[Sequence[tuple[str, int | None, bool]]], None]
@@ -122,7 +125,7 @@ class Courier:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait)
                 if self._tasks and not self._closing:
-                    await asyncio.sleep(_BREATH)
+                    await asyncio.sleep(_BREATH if len(self._tasks) < _MANY else _DEEP_BREATH)
         finally:
             await self._stop(api)
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .._records import State
 from ..errors import JournalError
 from . import statements as sql
-from .schema import notes, requests, sessions
+from .schema import bodies, notes, requests, sessions
 
 
 class Reader:
@@ -68,15 +68,12 @@ class Reader:
     def settled_up_to(self, owner: str) -> tuple[int, int]:
         """Return the sequence numbers below which nothing of one process is unsettled."""
         with self._reading() as db:
-            return tuple(  # type: ignore[return-value]
-                db.scalar(
-                    select(func.coalesce(func.min(t.c.seq) - 1, 0)).where(
-                        t.c.owner == owner, t.c.state.in_([State.PENDING, State.SENDING, sql.WAITING])
-                    )
-                )
-                or 0
-                for t in (requests, notes)
-            )
+            oldest = [
+                [db.scalar(statement, {"me": owner}) for statement in statements] for statements in sql.OLDEST_UNSETTLED
+            ]
+        return tuple(  # type: ignore[return-value]
+            min((seq for seq in each if seq is not None), default=1) - 1 for each in oldest
+        )
 
     def unsettled(self, owner: str, marks: tuple[int, int], destinations: Sequence[str]) -> bool:
         """Tell whether a courier can still deliver any row of one process up to `marks`."""
@@ -112,7 +109,8 @@ class Reader:
 
     def rows(self, limit: int = 20, request_id: str | None = None) -> list[dict[str, Any]]:
         """Return the newest requests first, with their notes; or the one with `request_id`."""
-        statement = select(requests).order_by(requests.c.seq.desc()).limit(limit)
+        whole = select(requests, bodies.c.payload).outerjoin(bodies, bodies.c.seq == requests.c.seq)
+        statement = whole.order_by(requests.c.seq.desc()).limit(limit)
         if request_id is not None:
             statement = statement.where(or_(requests.c.id == request_id, requests.c.pl_id == _number(request_id)))
         with self._reading() as db:

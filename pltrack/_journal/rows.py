@@ -32,8 +32,9 @@ class _Asked(NamedTuple):
 
     @classmethod
     def of(cls, call: Call) -> Self:
-        given, about = thaw(call.parameters), thaw(call.langchain_metadata)
-        return cls(given, about, *parameters.model_of(given, about, call.serialized_name))
+        given, about = thaw(call.parameters), call.langchain_metadata
+        call.named = parameters.model_of(given, about, call.serialized_name)
+        return cls(given, about, *call.named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Encoder:
             "destination": call.destination,
             "state": State.PENDING.value,
             "due_at": call.ended_at + self.linger,
+            "attempts": 0,
+            "uncertain": 0,
             "kind": call.kind,
             "provider": asked.provider,
             "model": asked.model,

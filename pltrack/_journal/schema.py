@@ -68,9 +68,16 @@ requests = Table(
     Column("reasoning_tokens", Integer),
     Column("cost", Float),
     Column("cache_hit", Integer, nullable=False, default=0),
-    Column("payload", LargeBinary, nullable=False),  # the body of /log-request as JSON
     Column("local_link", String),  # a link to a version that only this journal's registry has, as JSON
     sqlite_autoincrement=True,
+)
+# Apart from the request: claiming and marking would otherwise write a page of the file for each row, and so content
+# can go while the request's facts stay.
+bodies = Table(
+    "bodies",
+    tables,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("payload", LargeBinary, nullable=False),  # the body of /log-request as JSON
 )
 Index("requests_due", requests.c.due_at, sqlite_where=text("state = 'pending'"))
 Index("requests_leased", requests.c.lease_until, sqlite_where=text("state = 'sending'"))

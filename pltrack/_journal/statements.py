@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, null, or_, select, update
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
 
 from .._records import State
-from .schema import notes, requests
+from .schema import bodies, notes, requests
 
 # Literals, not bound values: only so does SQLite see that a partial index answers the question.
 PENDING: ColumnElement[str] = literal_column("'pending'")
@@ -21,6 +22,13 @@ ORPHAN_AFTER = 24 * 3600.0
 
 # The database's clock, not this process's: leases of several processes must agree. Fraction included.
 NOW: ColumnElement[float] = literal_column("((julianday('now') - 2440587.5) * 86400.0)")
+
+
+REQUEST_COLUMNS = (
+    "seq", "id", "session_id", "root", "owner", "app", "destination", "state", "due_at", "attempts", "uncertain",
+    "kind", "provider", "model", "status", "linked", "started_at", "ended_at", "first_token_at", "input_tokens",
+    "output_tokens", "cached_tokens", "reasoning_tokens", "cost", "cache_hit", "local_link",
+)  # fmt: skip
 
 
 def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any) -> Any:
@@ -46,10 +54,11 @@ def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any)
 
 CLAIM_REQUESTS = _claim(
     requests,
-    [requests.c[n] for n in ("seq", "id", "destination", "payload", "attempts", "uncertain")],
+    [requests.c[n] for n in ("seq", "id", "destination", "attempts", "uncertain")],
     (),
     requests.c.due_at,
 )
+BODIES = select(bodies.c.seq, bodies.c.payload).where(bodies.c.seq.in_(bindparam("seqs", expanding=True)))
 _earlier = notes.alias("earlier")
 NOTE_COLUMNS = [notes.c[n] for n in ("seq", "request_id", "pl_id", "kind", "payload", "destination", "attempts")]
 CLAIM_NOTES = _claim(
@@ -70,11 +79,24 @@ CLAIM_NOTES = _claim(
     ],
     notes.c.seq,
 )
+ANY_WAITING = select(select(notes.c.seq).where(notes.c.state == WAITING).exists())
 NOTES_WAITING = (
     select(*NOTE_COLUMNS)
     .where(notes.c.request_id.in_(bindparam("ids", expanding=True)), notes.c.state == WAITING)
     .order_by(notes.c.seq)
 )
+
+
+def _driver_text(statement: Any) -> str:
+    # The statements that every call pays for: building them anew costs as much as running them.
+    return str(statement.compile(dialect=sqlite_dialect(paramstyle="named")))
+
+
+INSERT_REQUEST = _driver_text(
+    insert(requests).values({name: bindparam(name) for name in REQUEST_COLUMNS}).on_conflict_do_nothing()
+)
+INSERT_BODY = _driver_text(insert(bodies).values(seq=bindparam("seq"), payload=bindparam("payload")))
+LAST_SEQ = "select coalesce((select seq from sqlite_sequence where name = 'requests'), 0)"
 
 _target = (
     select(requests.c.pl_id, requests.c.destination, requests.c.state)
@@ -132,6 +154,15 @@ UNSETTLED = select(
         )
     )
 )
+
+# One for each state: only so are the partial indexes used.
+OLDEST_UNSETTLED = [
+    [
+        select(func.min(table.c.seq + 0)).where(table.c.state == state, table.c.owner == bindparam("me"))
+        for state in states
+    ]
+    for table, states in ((requests, (PENDING, SENDING)), (notes, (PENDING, SENDING, WAITING)))
+]
 
 _by_seq = requests.c.seq == bindparam("a_seq")
 _note_by_seq = notes.c.seq == bindparam("a_seq")

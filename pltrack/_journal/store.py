@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import orjson
 from sqlalchemy import (
     Connection,
     bindparam,
@@ -22,10 +23,11 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from .._records import new_id
 from ..errors import JournalError
 from . import statements as sql
 from .reading import Reader, translated, words
-from .schema import VERSION, meta, notes, requests, sessions, tables
+from .schema import VERSION, bodies, meta, notes, requests, sessions, tables
 
 _BUSY_MS = 30_000
 
@@ -111,20 +113,22 @@ class Store(Reader):
     def write(
         self,
         session_rows: Sequence[Mapping[str, Any]],
-        request_rows: Sequence[Mapping[str, Any]],
+        request_rows: Sequence[dict[str, Any]],
         note_rows: Sequence[Mapping[str, Any]],
         ended_roots: Sequence[str] = (),
-    ) -> None:
-        """Put a group of records on disk in one commit."""
+    ) -> dict[str, str]:
+        """Put a group of records on disk in one commit; return the new ids of those whose id was taken."""
+        renamed: dict[str, str] = {}
         with self._writing() as db:
             if session_rows:
                 db.execute(insert(sessions).on_conflict_do_nothing(), list(session_rows))
             if request_rows:
-                db.execute(insert(requests).on_conflict_do_nothing(), list(request_rows))
+                renamed = _insert_requests(db, request_rows)
             if note_rows:
                 self._insert_notes(db, note_rows)
             if ended_roots:
                 db.execute(sql.HURRY_ROOTS, [{"a_root": root} for root in ended_roots])
+        return renamed
 
     def _insert_notes(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         expanded: list[Mapping[str, Any]] = []
@@ -153,15 +157,17 @@ class Store(Reader):
             ).all()
             if not rows:
                 return []
+            payloads = dict(db.execute(sql.BODIES, {"seqs": [row.seq for row in rows]}).all())
             waiting: dict[str, list[ClaimedNote]] = {}
-            for note in db.execute(sql.NOTES_WAITING, {"ids": [row.id for row in rows]}):
-                waiting.setdefault(note.request_id, []).append(ClaimedNote(*note))
+            if db.scalar(sql.ANY_WAITING):  # of an index with nearly nothing in it; asking for ids costs more
+                for note in db.execute(sql.NOTES_WAITING, {"ids": [row.id for row in rows]}):
+                    waiting.setdefault(note.request_id, []).append(ClaimedNote(*note))
         return sorted(
             Claimed(
                 row.seq,
                 row.id,
                 row.destination,
-                row.payload,
+                payloads.get(row.seq, b"{}"),
                 row.attempts,
                 bool(row.uncertain),
                 tuple(waiting.get(row.id, ())),
@@ -189,10 +195,11 @@ class Store(Reader):
                 db.execute(sql.NOTE_DELIVERED, folded)
             if failed:
                 db.execute(sql.NOTE_FAILED, failed)
-            db.execute(
-                sql.NOTES_READY,
-                [{"a_request": a.claimed.id, "new_id": a.pl_id, "to": a.claimed.destination} for a in answers],
-            )
+            if db.scalar(sql.ANY_WAITING):
+                db.execute(
+                    sql.NOTES_READY,
+                    [{"a_request": a.claimed.id, "new_id": a.pl_id, "to": a.claimed.destination} for a in answers],
+                )
 
     def failed(self, rows: Sequence[tuple[Claimed, str]]) -> None:
         """Write down that requests were refused for good; their notes fail with them."""
@@ -228,10 +235,7 @@ class Store(Reader):
 
     def replace_payload(self, seq: int, payload: bytes) -> None:
         """Store the smaller body that a request is sent with from now on."""
-        self._each(
-            update(requests).where(requests.c.seq == bindparam("a_seq")).values(payload=payload),
-            [{"a_seq": seq}],
-        )
+        self._each(update(bodies).where(bodies.c.seq == bindparam("a_seq")).values(payload=payload), [{"a_seq": seq}])
 
     def expire(self) -> int:
         """Free rows whose lease has ended, and give up notes that nobody's request came for; return how many."""
@@ -294,6 +298,24 @@ def _begin(connection: Connection) -> None:
     # IMMEDIATE: a transaction that reads first and writes later would otherwise fail under another writer.
     reading = connection.get_execution_options().get("pltrack_reading")
     connection.exec_driver_sql("begin" if reading else "begin immediate")
+
+
+def _insert_requests(db: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Insert requests with their bodies; one whose id is taken by another gets a new one, which is returned."""
+    last = int(db.exec_driver_sql(sql.LAST_SEQ).scalar_one())  # nobody else writes in this transaction
+    for seq, row in enumerate(rows, last + 1):
+        row["seq"] = seq
+    renamed: dict[str, str] = {}
+    if db.exec_driver_sql(sql.INSERT_REQUEST, list(rows)).rowcount < len(rows):
+        inside = set(db.scalars(select(requests.c.seq).where(requests.c.seq > last)))
+        refused = [row for row in rows if row["seq"] not in inside]
+        for row in refused:
+            body = orjson.loads(row["payload"])
+            renamed[row["id"]] = row["id"] = body["metadata"]["pltrack_id"] = new_id()
+            row["payload"] = orjson.dumps(body)
+        db.exec_driver_sql(sql.INSERT_REQUEST, refused)
+    db.exec_driver_sql(sql.INSERT_BODY, list(rows))
+    return renamed
 
 
 def _requests_of(db: Connection, session_id: str, kind: str) -> list[str]:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +28,7 @@ _GROUP_MOST = 2_000
 class _Group:
     sessions: list[dict[str, Any]] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     barriers: list[Barrier] = field(default_factory=list)
@@ -170,6 +171,7 @@ class Writer:
             case Call():
                 try:
                     group.requests.append(encoder.request(item))
+                    group.calls.append(item)
                 finally:
                     item.handle.slim()
             case Note():
@@ -181,13 +183,22 @@ class Writer:
             case Barrier():
                 group.barriers.append(item)
 
+    def _rename(self, group: _Group, renamed: Mapping[str, str]) -> None:
+        """Tell the handles of calls whose id was taken: a program may give the same run id on each of its runs."""
+        for call in group.calls:
+            if (new := renamed.get(call.handle.id)) is not None:
+                call.handle.renamed(new)
+                self._host.taken(call)
+
     def _commit(self, group: _Group) -> None:
         started = time.monotonic()
         try:
-            self._open().write(group.sessions, group.requests, group.notes, group.ended)
+            renamed = self._open().write(group.sessions, group.requests, group.notes, group.ended)
         except Exception as error:  # noqa: BLE001 -- whatever it is, this thread must live on for the next group
             self._host.lost_some(len(group.requests) + len(group.notes), error)
             return
+        if renamed:
+            self._rename(group, renamed)
         if (took := time.monotonic() - started) > 1:
             log.info("pltrack: writing %d records took %.1f s", group.size, took)
         self._host.written(bool(group.notes or group.ended))
