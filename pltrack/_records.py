@@ -25,6 +25,7 @@ class State(StrEnum):
     SENDING = "sending"  # claimed by a courier until its lease ends
     DELIVERED = "delivered"  # PromptLayer has answered 2xx
     FAILED = "failed"  # PromptLayer refused it for good; `reason` has its words
+    FORWARDED = "forwarded"  # the hub has it; what became of it there is asked for when somebody wants to know
 
 
 class Noted(StrEnum):
@@ -131,6 +132,7 @@ class Note:
     destination: str = ""
     created_at: float = field(default_factory=time.time)
     capture: str = "full"
+    id: str = field(default_factory=lambda: new_id())
 
 
 @dataclass(frozen=True, slots=True)

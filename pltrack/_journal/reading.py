@@ -21,7 +21,7 @@ from .schema import bodies, notes, requests, sessions
 class Reader:
     """One journal behind one connection; a lock lets the writer, the courier and readers take turns."""
 
-    def __init__(self, engine: Engine, path: Path | None) -> None:
+    def __init__(self, engine: Engine, path: Path | str | None) -> None:
         self.path = path
         self._engine = engine
         self._lock = threading.RLock()
@@ -130,7 +130,7 @@ class Reader:
 
 
 @contextmanager
-def translated(path: Path | None) -> Iterator[None]:
+def translated(path: Path | str | None) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:

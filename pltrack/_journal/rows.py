@@ -86,6 +86,7 @@ class Encoder:
     def note(self, note: Note) -> dict[str, Any]:
         """Return the row of a note; a note about a session is told apart by its `session_id`."""
         return {
+            "id": note.id,
             "request_id": note.request_id,
             "pl_id": note.pl_id,
             "session_id": note.session_id,

@@ -1,8 +1,11 @@
-"""The journal's tables. Within a major version they change by additions only."""
+"""The tables of a journal and of a hub. Within a major version they change by additions only."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     Index,
@@ -18,6 +21,12 @@ from sqlalchemy import (
 VERSION = 1
 
 tables = MetaData()
+_Number = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's row number is of exactly this type
+
+
+def _index(name: str, *columns: Column[Any], where: str) -> None:
+    Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
 
 meta = Table("meta", tables, Column("key", String, primary_key=True), Column("value", String, nullable=False))
 
@@ -40,7 +49,7 @@ requests = Table(
     "requests",
     tables,
     # AUTOINCREMENT: a sequence number is never given twice, so that "rows up to here" keeps its meaning.
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", _Number, primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
     Column("session_id", String, index=True),
     Column("root", String, index=True),
@@ -52,7 +61,7 @@ requests = Table(
     Column("lease_until", Float),
     Column("attempts", Integer, nullable=False, default=0),
     Column("uncertain", Integer, nullable=False, default=0),  # it may have arrived: look before sending again
-    Column("pl_id", Integer, index=True),
+    Column("pl_id", _Number, index=True),
     Column("reason", String),
     Column("kind", String, nullable=False),
     Column("provider", String, nullable=False),
@@ -76,18 +85,20 @@ requests = Table(
 bodies = Table(
     "bodies",
     tables,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", _Number, primary_key=True, autoincrement=False),
     Column("payload", LargeBinary, nullable=False),  # the body of /log-request as JSON
 )
-Index("requests_due", requests.c.due_at, sqlite_where=text("state = 'pending'"))
-Index("requests_leased", requests.c.lease_until, sqlite_where=text("state = 'sending'"))
+_index("requests_due", requests.c.due_at, where="state = 'pending'")
+_index("requests_leased", requests.c.lease_until, where="state = 'sending'")
 
 notes = Table(
     "notes",
     tables,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", _Number, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),  # a note that is forwarded twice is one note
     Column("request_id", String, index=True),
-    Column("pl_id", Integer),
+    Column("session_id", String),  # of a note about a whole session, on its way to the hub
+    Column("pl_id", _Number),
     Column("kind", String, nullable=False),
     Column("payload", String, nullable=False),
     Column("owner", String, nullable=False),
@@ -100,10 +111,11 @@ notes = Table(
     Column("created_at", Float, nullable=False),
     sqlite_autoincrement=True,
 )
-Index("notes_due", notes.c.due_at, sqlite_where=text("state = 'pending'"))
-Index("notes_leased", notes.c.lease_until, sqlite_where=text("state = 'sending'"))
-Index("notes_waiting", notes.c.created_at, sqlite_where=text("state = 'waiting'"))
-Index("notes_target", notes.c.pl_id, notes.c.seq, sqlite_where=text("state in ('pending', 'sending')"))
+_index("notes_due", notes.c.due_at, where="state = 'pending'")
+_index("notes_leased", notes.c.lease_until, where="state = 'sending'")
+_index("notes_waiting", notes.c.created_at, where="state = 'waiting'")
+_index("requests_forwarded", requests.c.seq, where="state = 'forwarded'")
+_index("notes_target", notes.c.pl_id, notes.c.seq, where="state in ('pending', 'sending')")
 
 prompts = Table(
     "prompts",

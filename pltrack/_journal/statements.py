@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, null, or_, select, update
+from sqlalchemy import ColumnElement, Float, bindparam, case, func, literal_column, null, or_, select, update
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from .._records import State
 from .schema import bodies, notes, requests
@@ -16,12 +18,31 @@ from .schema import bodies, notes, requests
 PENDING: ColumnElement[str] = literal_column("'pending'")
 SENDING: ColumnElement[str] = literal_column("'sending'")
 WAITING: ColumnElement[str] = literal_column("'waiting'")
+FORWARDED: ColumnElement[str] = literal_column("'forwarded'")
 LEASE = 60.0
 BORROW_AFTER = 5.0  # seconds past due after which any process may deliver another one's row
 ORPHAN_AFTER = 24 * 3600.0
 
-# The database's clock, not this process's: leases of several processes must agree. Fraction included.
-NOW: ColumnElement[float] = literal_column("((julianday('now') - 2440587.5) * 86400.0)")
+
+class _Now(FunctionElement[float]):
+    """The database's clock, not this process's: leases of several processes must agree. Fraction included."""
+
+    name = "now_in_seconds"
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(_Now, "sqlite")
+def _now_of_sqlite(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(_Now, "postgresql")
+def _now_of_postgresql(*_: Any, **__: Any) -> str:
+    return "cast(extract(epoch from clock_timestamp()) as double precision)"
+
+
+NOW = _Now()
 
 
 REQUEST_COLUMNS = (
@@ -43,11 +64,13 @@ def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any)
         )
         .order_by(order)
         .limit(bindparam("most"))
+        .with_for_update(skip_locked=True)  # several workers on one hub: each takes other rows
+        .cte("due")
     )
     return (
         update(table)
-        .where(table.c.seq.in_(due))
-        .values(state=State.SENDING, lease_until=NOW + LEASE, attempts=table.c.attempts + 1)
+        .where(table.c.seq.in_(select(due.c.seq)))
+        .values(state=SENDING, lease_until=NOW + LEASE, attempts=table.c.attempts + 1)
         .returning(*columns)
     )
 
@@ -92,10 +115,12 @@ def _driver_text(statement: Any) -> str:
     return str(statement.compile(dialect=sqlite_dialect(paramstyle="named")))
 
 
-INSERT_REQUEST = _driver_text(
-    insert(requests).values({name: bindparam(name) for name in REQUEST_COLUMNS}).on_conflict_do_nothing()
-)
-INSERT_BODY = _driver_text(insert(bodies).values(seq=bindparam("seq"), payload=bindparam("payload")))
+DRIVER_INSERTS = {
+    "requests": _driver_text(
+        insert(requests).values({name: bindparam(name) for name in REQUEST_COLUMNS}).on_conflict_do_nothing()
+    ),
+    "bodies": _driver_text(insert(bodies).values(seq=bindparam("seq"), payload=bindparam("payload"))),
+}
 LAST_SEQ = "select coalesce((select seq from sqlite_sequence where name = 'requests'), 0)"
 
 _target = (
@@ -110,20 +135,24 @@ def _of_target(column: str) -> Any:
 
 
 # A note learns from its request, in the same transaction, whether it can go, where to, and if all is lost.
-INSERT_NOTE = insert(notes).values(
+NOTE_VALUES = dict(
+    id=bindparam("id"),
     request_id=bindparam("request_id"),
+    session_id=bindparam("session_id"),
     pl_id=func.coalesce(bindparam("pl_id"), _of_target("pl_id")),
     kind=bindparam("kind"),
     payload=bindparam("payload"),
     owner=bindparam("owner"),
     destination=func.coalesce(_of_target("destination"), bindparam("destination")),
     state=case(
-        (bindparam("pl_id", type_=notes.c.pl_id.type).is_not(null()), State.PENDING.value),
-        (_of_target("state") == State.DELIVERED, State.PENDING.value),
-        (_of_target("state") == State.FAILED, State.FAILED.value),
-        else_="waiting",
+        (bindparam("pl_id", type_=notes.c.pl_id.type).is_not(null()), PENDING),
+        (_of_target("state") == literal_column("'delivered'"), PENDING),
+        (_of_target("state") == literal_column("'failed'"), literal_column("'failed'")),
+        else_=WAITING,
     ),
-    reason=case((_of_target("state") == State.FAILED, "its request was refused"), else_=None),
+    reason=case(
+        (_of_target("state") == literal_column("'failed'"), literal_column("'its request was refused'")), else_=None
+    ),
     due_at=bindparam("due_at"),
     attempts=0,
     created_at=bindparam("created_at"),
@@ -171,22 +200,24 @@ _note_waiting = (notes.c.request_id == bindparam("a_request")) & (notes.c.state 
 DELIVERED = (
     update(requests)
     .where(_by_seq)
-    .values(state=State.DELIVERED, pl_id=bindparam("new_id"), lease_until=None, reason=None)
+    .values(state=State.DELIVERED.value, pl_id=bindparam("new_id"), lease_until=None, reason=None)
 )
-FAILED = update(requests).where(_by_seq).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
-NOTE_DELIVERED = update(notes).where(_note_by_seq).values(state=State.DELIVERED, lease_until=None, reason=None)
-NOTE_FAILED = update(notes).where(_note_by_seq).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
+FAILED = update(requests).where(_by_seq).values(state=State.FAILED.value, reason=bindparam("why"), lease_until=None)
+NOTE_DELIVERED = update(notes).where(_note_by_seq).values(state=State.DELIVERED.value, lease_until=None, reason=None)
+NOTE_FAILED = (
+    update(notes).where(_note_by_seq).values(state=State.FAILED.value, reason=bindparam("why"), lease_until=None)
+)
 NOTES_READY = (
     update(notes)
     .where(_note_waiting)
-    .values(state=State.PENDING, pl_id=bindparam("new_id"), destination=bindparam("to"), due_at=NOW)
+    .values(state=State.PENDING.value, pl_id=bindparam("new_id"), destination=bindparam("to"), due_at=NOW)
 )
-NOTES_FAILED_WITH = update(notes).where(_note_waiting).values(state=State.FAILED, reason=bindparam("why"))
+NOTES_FAILED_WITH = update(notes).where(_note_waiting).values(state=State.FAILED.value, reason=bindparam("why"))
 RETRY_REQUEST = (
     update(requests)
     .where(_by_seq, requests.c.state == SENDING)
     .values(
-        state=State.PENDING,
+        state=State.PENDING.value,
         due_at=NOW + bindparam("wait"),
         uncertain=bindparam("unsure"),
         reason=bindparam("why"),
@@ -197,15 +228,15 @@ RETRY_REQUEST = (
 RETRY_NOTE = (
     update(notes)
     .where(_note_by_seq, notes.c.state == SENDING)
-    .values(state=State.PENDING, due_at=NOW + bindparam("wait"), reason=bindparam("why"), lease_until=None)
+    .values(state=State.PENDING.value, due_at=NOW + bindparam("wait"), reason=bindparam("why"), lease_until=None)
 )
 EXPIRE = [
     update(requests)
     .where(requests.c.state == SENDING, requests.c.lease_until < NOW)
-    .values(state=State.PENDING, uncertain=1, lease_until=None),
+    .values(state=State.PENDING.value, uncertain=1, lease_until=None),
     update(notes)
     .where(notes.c.state == SENDING, notes.c.lease_until < NOW)
-    .values(state=State.PENDING, lease_until=None),
+    .values(state=State.PENDING.value, lease_until=None),
 ]
 GIVE_UP_ORPHANS = (
     update(notes)
@@ -214,7 +245,7 @@ GIVE_UP_ORPHANS = (
         notes.c.created_at < NOW - ORPHAN_AFTER,
         ~select(requests.c.seq).where(requests.c.id == notes.c.request_id).exists(),
     )
-    .values(state=State.FAILED, reason="no request with this id was recorded here within 24 hours")
+    .values(state=State.FAILED.value, reason="no request with this id was recorded here within 24 hours")
 )
 HURRY_ROOTS = (
     update(requests)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,7 +12,10 @@ from typing import Any, NamedTuple, Self
 import orjson
 from sqlalchemy import (
     Connection,
+    String,
+    Table,
     bindparam,
+    cast,
     create_engine,
     event,
     literal,
@@ -121,27 +124,62 @@ class Store(Reader):
         renamed: dict[str, str] = {}
         with self._writing() as db:
             if session_rows:
-                db.execute(insert(sessions).on_conflict_do_nothing(), list(session_rows))
+                self._put(db, sessions, session_rows)
             if request_rows:
-                renamed = _insert_requests(db, request_rows)
+                renamed = self._insert_requests(db, request_rows)
             if note_rows:
                 self._insert_notes(db, note_rows)
             if ended_roots:
                 db.execute(sql.HURRY_ROOTS, [{"a_root": root} for root in ended_roots])
         return renamed
 
+    def _insert_requests(self, db: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+        """Insert requests with their bodies; return the new ids of those whose id another request has."""
+        for seq, row in zip(self._next_seqs(db, len(rows)), rows, strict=True):
+            row["seq"] = seq
+        renamed: dict[str, str] = {}
+        if self._put(db, requests, rows) != len(rows):
+            taken = _refused(db, rows)
+            rows = [row for row in rows if row["id"] not in taken or not _is_same(row, taken[row["id"]])]
+            again = [row for row in rows if row["id"] in taken]
+            renamed = {row["id"]: _give_new_id(row) for row in again}
+            if again:
+                self._put(db, requests, again)
+        if rows:
+            self._put(db, bodies, rows)
+        return renamed
+
     def _insert_notes(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         expanded: list[Mapping[str, Any]] = []
         for row in rows:
-            session_id = row["session_id"]
-            single = {key: value for key, value in row.items() if key != "session_id"}
-            if session_id is None:
-                expanded.append(single)
+            if row["session_id"] is None or self.forwards:
+                expanded.append(row)
             else:
-                ids = _requests_of(db, session_id, row["kind"])
-                expanded.extend({**single, "request_id": each} for each in ids)
+                ids = _requests_of(db, row["session_id"], row["kind"])
+                expanded.extend({**row, "request_id": each, "id": f"{row['id']}/{each}"} for each in ids)
         if expanded:
-            db.execute(sql.INSERT_NOTE, expanded)
+            self._hold(db, [row["request_id"] for row in expanded if row["request_id"]])
+            statement = self._insert(notes).values(**sql.NOTE_VALUES).on_conflict_do_nothing()
+            db.execute(statement, expanded)
+
+    # -- what SQLite and PostgreSQL do in different ways ---------------------------------------------------
+
+    _insert: Callable[[Any], Any] = staticmethod(insert)
+    forwards = False  # whether a hub gets what is written here
+
+    def _put(self, db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Insert rows, leaving out those that are there; return how many were not."""
+        text = sql.DRIVER_INSERTS.get(table.name)
+        if text is not None:
+            return db.exec_driver_sql(text, list(rows)).rowcount
+        return db.execute(insert(table).on_conflict_do_nothing(), list(rows)).rowcount
+
+    def _next_seqs(self, db: Connection, count: int) -> Iterable[int]:
+        last = int(db.exec_driver_sql(sql.LAST_SEQ).scalar_one())  # nobody else writes in this transaction
+        return range(last + 1, last + count + 1)
+
+    def _hold(self, db: Connection, ids: Sequence[str]) -> None:
+        """Keep requests from changing until the notes about them are in: here nobody else writes anyway."""
 
     # -- delivery -----------------------------------------------------------------------------------------
 
@@ -300,27 +338,32 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("begin" if reading else "begin immediate")
 
 
-def _insert_requests(db: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Insert requests with their bodies; one whose id is taken by another gets a new one, which is returned."""
-    last = int(db.exec_driver_sql(sql.LAST_SEQ).scalar_one())  # nobody else writes in this transaction
-    for seq, row in enumerate(rows, last + 1):
-        row["seq"] = seq
-    renamed: dict[str, str] = {}
-    if db.exec_driver_sql(sql.INSERT_REQUEST, list(rows)).rowcount < len(rows):
-        inside = set(db.scalars(select(requests.c.seq).where(requests.c.seq > last)))
-        refused = [row for row in rows if row["seq"] not in inside]
-        for row in refused:
-            body = orjson.loads(row["payload"])
-            renamed[row["id"]] = row["id"] = body["metadata"]["pltrack_id"] = new_id()
-            row["payload"] = orjson.dumps(body)
-        db.exec_driver_sql(sql.INSERT_REQUEST, refused)
-    db.exec_driver_sql(sql.INSERT_BODY, list(rows))
-    return renamed
+def _refused(db: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the rows that have the ids of those that were not inserted."""
+    seqs = {row["seq"] for row in rows}
+    known: list[Any] = []
+    for start in range(0, len(rows), 500):
+        ids = [row["id"] for row in rows[start : start + 500]]
+        columns = (requests.c.id, requests.c.seq, requests.c.owner, requests.c.started_at)
+        known += db.execute(select(*columns).where(requests.c.id.in_(ids))).all()
+    return {row.id: row for row in known if row.seq not in seqs}
+
+
+def _is_same(row: Mapping[str, Any], known: Any) -> bool:
+    """Tell whether a row was put here before: a batch whose answer got lost is forwarded again."""
+    return bool(known.owner == row["owner"] and known.started_at == row["started_at"])
+
+
+def _give_new_id(row: dict[str, Any]) -> str:
+    body = orjson.loads(row["payload"])
+    row["id"] = body["metadata"]["pltrack_id"] = new_id()
+    row["payload"] = orjson.dumps(body)
+    return str(row["id"])
 
 
 def _requests_of(db: Connection, session_id: str, kind: str) -> list[str]:
     """Return the ids of the requests of a session and the sessions nested in it that `kind` may speak about."""
-    tree = select(literal(session_id).label("id")).cte("tree", recursive=True)
+    tree = select(cast(literal(session_id), String).label("id")).cte("tree", recursive=True)
     tree = tree.union(select(sessions.c.id).where(sessions.c.parent == tree.c.id))
     statement = select(requests.c.id).where(requests.c.session_id.in_(select(tree.c.id)))
     if kind != "metadata":
