@@ -20,6 +20,7 @@ from ._settings import Destination, Settings, program_name
 from .errors import JournalError
 
 if TYPE_CHECKING:
+    from ._courier.forward import Forwarder
     from ._courier.loop import Courier
     from ._journal.rows import Encoder
     from ._journal.store import Store
@@ -33,7 +34,7 @@ _LOOK_AGAIN = 0.02  # while answers come in: looking costs the courier the lock
 class FlushResult:
     """What a flush achieved for the rows that this process had written before it."""
 
-    delivered: int
+    delivered: int  # or handed over to the hub, where there is one
     pending: int
     failed: int
 
@@ -68,11 +69,12 @@ class Host(Protocol):
 class Lane:
     """One journal with its writer and its courier."""
 
-    def __init__(self, host: Host, path: Path) -> None:
+    def __init__(self, host: Host, path: Path, hub: str = "") -> None:
         self.path = path
+        self._hub = hub
         self._host = host
         self._store: Store | None = None
-        self._courier: Courier | None = None
+        self._courier: Courier | Forwarder | None = None
         self._lock = threading.Lock()
         self._encoders: dict[int, tuple[Settings, Encoder]] = {}
         settings = host.settings
@@ -94,24 +96,28 @@ class Lane:
                         log.error("pltrack: %s; records are kept in memory until this process ends", error)
                         self.in_memory = True
                         self._store = Store.in_memory()
+                    self._store.forwards = bool(self._hub)
         return self._store
 
-    def courier(self) -> Courier:
-        """Return this journal's courier, not necessarily started."""
+    def courier(self) -> Courier | Forwarder:
+        """Return what takes this journal's rows further, not necessarily started."""
         if self._courier is None:
             with _loading.LOCK:
-                from ._courier.loop import Courier
+                if self._hub:
+                    from ._courier.forward import Forwarder as Kind
+                else:
+                    from ._courier.loop import Courier as Kind  # type: ignore[assignment]
 
             with self._lock:
                 if self._courier is None:
                     host = self._host
-                    courier = Courier(self.store, host.owner, host.told, host.look_again, host.settings)
+                    courier = Kind(self.store, host.owner, host.told, host.look_again, host.settings)
                     courier.serve(host.destinations.values())
                     self._courier = courier
         return self._courier
 
     @property
-    def running_courier(self) -> Courier | None:
+    def running_courier(self) -> Courier | Forwarder | None:
         """Return the courier if there is one already."""
         return self._courier
 
@@ -164,9 +170,9 @@ class Lane:
         if self._host.sends:
             self.await_delivery(deadline)
         after = store.progress(owner, marks, since)
-        gained = {state: after.get(state, 0) - before.get(state, 0) for state in ("delivered", "failed")}
+        gained = {state: after.get(state, 0) - before.get(state, 0) for state in ("delivered", "forwarded", "failed")}
         pending = sum(after.get(state, 0) for state in ("pending", "sending", "waiting"))
-        return FlushResult(gained["delivered"], pending, gained["failed"])
+        return FlushResult(gained["delivered"] + gained["forwarded"], pending, gained["failed"])
 
     def _is_written(self, timeout: float) -> bool:
         reached = threading.Event()
@@ -185,8 +191,7 @@ class Lane:
             courier.wake()
             while (left := deadline - time.monotonic()) > 0:
                 answered.clear()
-                going = [name for name in courier.lines if not courier.waits_for(name)]
-                if not going or not store.unsettled(self._host.owner, marks, going):
+                if not courier.unsettled(store, marks):
                     return
                 answered.wait(min(left, 0.1))
                 pause.wait(min(left, _LOOK_AGAIN))

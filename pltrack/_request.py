@@ -250,11 +250,10 @@ def request(id: str | int) -> Request:
         return _ByPromptLayerId(_positive(int(id)))
     runtime = _runtime.get()
     known = runtime.known_handle(id)
-    if isinstance(known, Request):
-        return known
-    handle = Request(id)
-    runtime.watch(id, handle)
-    if runtime.settings.enabled:
+    handle = known if isinstance(known, Request) else Request(id)
+    if handle is not known:
+        runtime.watch(id, handle)
+    if runtime.settings.enabled and not (handle.settled or handle.outcome):
         runtime.refresh([id])
     return handle
 

@@ -44,7 +44,7 @@ class Runtime:
         self._callbacks = Callbacks(self.fault)
         self._listeners: set[Callable[[], None]] = set()
         self._lock = threading.RLock()
-        self._lanes: dict[Path, Lane] = {}
+        self._lanes: dict[tuple[Path, str], Lane] = {}
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
@@ -54,7 +54,8 @@ class Runtime:
         self.sends = settings.delivery == "background"
         path = settings.journal or default_journal()
         with self._lock:
-            self.lane = self._lanes.get(path) or self._lanes.setdefault(path, Lane(self, path))
+            way = path, settings.hub
+            self.lane = self._lanes.get(way) or self._lanes.setdefault(way, Lane(self, *way))
         self.serve(settings.destinations)
 
     def serve(self, destinations: Iterable[Destination]) -> None:
@@ -115,7 +116,7 @@ class Runtime:
         if not self.sends:
             return f"delivery is {self.settings.delivery}"
         courier = self.lane.running_courier
-        if destination not in self.destinations:
+        if destination not in self.destinations and not self.settings.hub:
             return "no key for this destination"
         return courier.waits_for(destination) if courier is not None else ""
 
@@ -152,8 +153,10 @@ class Runtime:
         """Look in the journal what became of requests: another process may have delivered them."""
 
         def look() -> None:
-            known = self.lane.store().ids_of(ids)
-            self.told([(our_id, pl_id, True) for our_id, (state, pl_id) in known.items() if _is_final(state)])
+            known = [each for each in self.lane.store().outcomes(ids) if _is_final(each.state)]
+            self.told([(each.id, each.pl_id, True) for each in known])
+            if self.sends and len(known) < len(ids):
+                self.lane.courier().ask(set(ids).difference(each.id for each in known))
 
         self.put(Barrier(lambda: self._guarded("refresh", look)))
         self.lane.writer.hurry()
@@ -227,6 +230,8 @@ class Runtime:
             paused_reason=next((line.paused for line in lines if line.paused), None),
             last_error=next((line.last_error for line in lines if line.last_error), None),
             journal=str(self.lane.path),
+            hub=self.settings.hub_shown or None,
+            forwarded=by_state.get("forwarded", 0),
             delivery=self.settings.delivery,
             in_memory=self.lane.in_memory,
             hook_ok=self.hook_ok,

@@ -39,6 +39,7 @@ class Settings:
     previous_api_keys: tuple[str, ...] = field(default=(), repr=False)
     base_url: str = BASE_URL
     journal: Path | None = None
+    hub: str = field(default="", repr=False)
     app: str = ""
     enabled: bool = True
     require_key: bool = False
@@ -65,6 +66,12 @@ class Settings:
     def destinations(self) -> tuple[Destination, ...]:
         """Every workspace this process may deliver to: its own first."""
         return (self.destination, *(Destination(self.base_url, key) for key in self.previous_api_keys))
+
+    @property
+    def hub_shown(self) -> str:
+        """The hub's address without its password."""
+        before, at, place = self.hub.rpartition("@")
+        return f"{before.partition('://')[0]}://***@{place}" if at else self.hub
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
         """Return these settings with `changes` applied; raise SettingError naming what cannot be used."""
@@ -122,7 +129,7 @@ def _checked(name: str, value: Any, called: str) -> Any:
     try:
         return _converted(name, value)
     except (TypeError, ValueError) as error:
-        shown = "the value given" if "key" in name or name == "secret" else repr(value)
+        shown = "the value given" if "key" in name or name in {"secret", "hub"} else repr(value)
         raise SettingError(f"{called}: {shown} cannot be used: {error}") from None
 
 
@@ -151,6 +158,8 @@ def _converted(name: str, value: Any) -> Any:  # noqa: C901 -- one line per kind
         raise TypeError(f"expected text, got {type(value).__name__}")
     if name == "base_url":
         return _url(text)
+    if name == "hub":
+        return _hub(text.strip())
     return text.strip()
 
 
@@ -159,6 +168,12 @@ def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError("expected an address that starts with http:// or https://")
     return text
+
+
+def _hub(text: str) -> str:
+    if text and not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("expected an address that starts with postgresql://")
+    return text.replace("postgres://", "postgresql://", 1)
 
 
 def _choice(value: Any, allowed: tuple[str, ...]) -> Any:

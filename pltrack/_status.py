@@ -21,6 +21,8 @@ class Status:
     paused_reason: str | None
     last_error: str | None
     journal: str
+    hub: str | None  # its address without the password
+    forwarded: int  # handed over to the hub; what became of them is counted there
     delivery: str
     in_memory: bool
     hook_ok: bool | None

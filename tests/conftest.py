@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pltrack import _runtime
+
+if TYPE_CHECKING:
+    from postgres import Server
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +20,25 @@ def _clean_runtime() -> Iterator[None]:
     """Forget what a test configured."""
     yield
     _runtime.reset()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    from postgres import server
+
+    with server() as running:
+        yield running
+
+
+@pytest.fixture
+def hub_url(postgres: Server) -> str:
+    """The address of an empty hub."""
+    from pltrack._journal.hub import Hub
+
+    url = postgres.database()
+    Hub.upgrade(url)
+    return url
 
 
 @pytest.fixture

@@ -91,6 +91,14 @@ class Courier:
             return "no key"
         return line.paused or (line.last_error if line.open else "")
 
+    def ask(self, ids: Iterable[str]) -> None:
+        """Do nothing: what other processes deliver is seen in the journal."""
+
+    def unsettled(self, store: Store, marks: tuple[int, int]) -> bool:
+        """Tell whether rows of this process up to `marks` are still to be delivered, and can be."""
+        going = [name for name in self.lines if not self.waits_for(name)]
+        return bool(going) and store.unsettled(self._owner, marks, going)
+
     def close(self, timeout: float) -> bool:
         """Stop sending and end the thread; return whether it ended in time."""
         self._closing = True

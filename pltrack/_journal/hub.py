@@ -10,7 +10,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from .._records import State
 from ..errors import JournalError
+from . import statements as sql
+from .exchange import Batch
 from .reading import words
 from .schema import VERSION, meta, requests, tables
 from .store import Store
@@ -28,33 +31,49 @@ class Hub(Store):
     @classmethod
     def open(cls, url: str) -> Self:  # type: ignore[override]
         """Connect to a hub whose tables are there and of a version that this package knows."""
-        hub = cls(_engine(url), shown(url))
-        with hub._reading() as db:
+        hub = cls(_engine(url), f"the hub {shown(url)}")
+        try:
+            hub._check_schema()
+        except JournalError:
+            hub.close()
+            raise
+        return hub
+
+    def _check_schema(self) -> None:
+        with self._reading() as db:
             there = db.scalar(select(func.to_regclass("meta")))
             found = db.scalar(select(meta.c.value).where(meta.c.key == _SCHEMA)) if there else None
         if found is None:
-            raise JournalError(f"the hub {hub.path} has no tables yet: run `pltrack hub upgrade`")
+            raise JournalError(f"{self.name} has no tables yet: run `pltrack hub upgrade`")
         if int(found) != VERSION:
             remedy = "run `pltrack hub upgrade`" if int(found) < VERSION else "update pltrack here"
-            raise JournalError(f"the hub {hub.path} has schema {found}, this pltrack knows {VERSION}: {remedy}")
-        return hub
+            raise JournalError(f"{self.name} has schema {found}, this pltrack knows {VERSION}: {remedy}")
 
     @classmethod
     def upgrade(cls, url: str) -> int:
         """Create what the hub lacks; return the version that it had before, 0 for none."""
-        hub = cls(_engine(url), shown(url))
+        hub = cls(_engine(url), f"the hub {shown(url)}")
         try:
             with hub._writing() as db:
                 db.execute(text("select pg_advisory_xact_lock(7021864523)"))  # of two upgrades at once the second waits
                 tables.create_all(db)
                 before = int(db.scalar(select(meta.c.value).where(meta.c.key == _SCHEMA)) or 0)
                 if before > VERSION:
-                    raise JournalError(f"the hub {hub.path} has schema {before}, newer than this pltrack knows")
+                    raise JournalError(f"{hub.name} has schema {before}, newer than this pltrack knows")
                 versioned = insert(meta).values(key=_SCHEMA, value=str(VERSION))
                 db.execute(versioned.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": str(VERSION)}))
         finally:
             hub.close()
         return before
+
+    def receive(self, batch: Batch) -> None:
+        """Take a batch over from a journal; what was taken before is left out."""
+        with self._reading() as db:
+            now = float(db.scalar(select(sql.NOW)) or 0)
+        for row in (*batch.requests, *batch.notes):
+            row["due_at"] = now + max(0.0, row["due_in"])  # the journal's clock may be another one
+        rows = [{**row, "state": State.PENDING.value} for row in batch.requests]
+        self.write(batch.sessions, rows, batch.notes)
 
     def _put(self, db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
         names = table.c.keys()

@@ -6,8 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,11 +17,20 @@ from . import statements as sql
 from .schema import bodies, notes, requests, sessions
 
 
+class Outcome(NamedTuple):
+    """What became of a request."""
+
+    id: str
+    state: str
+    pl_id: int | None
+    reason: str | None
+
+
 class Reader:
     """One journal behind one connection; a lock lets the writer, the courier and readers take turns."""
 
-    def __init__(self, engine: Engine, path: Path | str | None) -> None:
-        self.path = path
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.name = name  # for people
         self._engine = engine
         self._lock = threading.RLock()
 
@@ -33,17 +41,14 @@ class Reader:
             found = [db.scalar(statement, asked) for statement in sql.NEXT_DUE]
         return min((float(each) for each in found if each is not None), default=None)
 
-    def ids_of(self, ids: Sequence[str]) -> dict[str, tuple[str, int | None]]:
-        """Return state and PromptLayer id of those of our ids that the journal knows."""
-        known: dict[str, tuple[str, int | None]] = {}
+    def outcomes(self, ids: Sequence[str]) -> list[Outcome]:
+        """Return what became of those of our ids that are known here."""
+        columns = (requests.c.id, requests.c.state, requests.c.pl_id, requests.c.reason)
+        known: list[Outcome] = []
         with self._reading() as db:
             for start in range(0, len(ids), 500):
-                rows = db.execute(
-                    select(requests.c.id, requests.c.state, requests.c.pl_id).where(
-                        requests.c.id.in_(ids[start : start + 500])
-                    )
-                )
-                known.update({row.id: (row.state, row.pl_id) for row in rows})
+                rows = db.execute(select(*columns).where(requests.c.id.in_(ids[start : start + 500])))
+                known += [Outcome(*row) for row in rows]
         return known
 
     def marks(self) -> tuple[int, int]:
@@ -80,6 +85,11 @@ class Reader:
         asked = {"me": owner, "newest": marks[0], "newest_note": marks[1], "destinations": list(destinations)}
         with self._reading() as db:
             return bool(db.scalar(sql.UNSETTLED, asked))
+
+    def unforwarded(self, owner: str, marks: tuple[int, int]) -> bool:
+        """Tell whether the hub lacks any row of one process up to `marks`."""
+        with self._reading() as db:
+            return bool(db.scalar(sql.UNFORWARDED, {"me": owner, "newest": marks[0], "newest_note": marks[1]}))
 
     def totals(self) -> dict[str, Any]:
         """Return what `status()` shows of the journal as a whole."""
@@ -125,16 +135,21 @@ class Reader:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         options = self._engine.execution_options(pltrack_reading=True)
-        with self._lock, translated(self.path), options.begin() as db:
+        with self._lock, translated(self.name), options.begin() as db:
+            yield db
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._lock, translated(self.name), self._engine.begin() as db:
             yield db
 
 
 @contextmanager
-def translated(path: Path | str | None) -> Iterator[None]:
+def translated(name: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
-        raise JournalError(f"the journal {path or 'in memory'} failed: {words(error)}") from error
+        raise JournalError(f"{name} failed: {words(error)}") from error
 
 
 def words(error: BaseException) -> str:

@@ -83,6 +83,10 @@ CLAIM_REQUESTS = _claim(
 )
 BODIES = select(bodies.c.seq, bodies.c.payload).where(bodies.c.seq.in_(bindparam("seqs", expanding=True)))
 _earlier = notes.alias("earlier")
+NOTE_FIELDS = (
+    "id", "request_id", "session_id", "pl_id", "kind", "payload", "owner", "destination", "due_at", "created_at",
+)  # fmt: skip
+_FREED: ColumnElement[str] = case((notes.c.pl_id.is_(null()), WAITING), else_=PENDING)  # a note's state without a lease
 NOTE_COLUMNS = [notes.c[n] for n in ("seq", "request_id", "pl_id", "kind", "payload", "destination", "attempts")]
 CLAIM_NOTES = _claim(
     notes,
@@ -101,6 +105,63 @@ CLAIM_NOTES = _claim(
         .exists()
     ],
     notes.c.seq,
+)
+
+
+def _outgoing(table: Any, columns: Sequence[Any], states: Sequence[Any]) -> Any:
+    """Claim for the hub: whatever its destination, and without waiting until it is due."""
+    chosen = (
+        select(table.c.seq)
+        .where(
+            or_(*(table.c.state == state for state in states)),
+            or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - bindparam("patience")),
+        )
+        .order_by(table.c.seq)
+        .limit(bindparam("most"))
+        .cte("chosen")
+    )
+    return (
+        update(table)
+        .where(table.c.seq.in_(select(chosen.c.seq)))
+        .values(state=SENDING, lease_until=NOW + LEASE)
+        .returning(*columns, (table.c.due_at - NOW).label("due_in"))
+    )
+
+
+OUTGOING_REQUESTS = _outgoing(requests, [requests.c[name] for name in REQUEST_COLUMNS], (PENDING,))
+OUTGOING_NOTES = _outgoing(notes, [notes.c[name] for name in ("seq", *NOTE_FIELDS)], (PENDING, WAITING))
+HANDED_OVER = [
+    update(table)
+    .where(table.c.seq == bindparam("a_seq"), table.c.state == SENDING)
+    .values(state=FORWARDED, lease_until=None)
+    for table in (requests, notes)
+]
+PUT_BACK = [
+    update(requests)
+    .where(requests.c.seq == bindparam("a_seq"), requests.c.state == SENDING)
+    .values(state=PENDING, lease_until=None),
+    update(notes)
+    .where(notes.c.seq == bindparam("a_seq"), notes.c.state == SENDING)
+    .values(state=_FREED, lease_until=None),
+]
+BROUGHT_BACK = (
+    update(requests)
+    .where(requests.c.id == bindparam("an_id"), requests.c.state == FORWARDED)
+    .values(state=bindparam("new_state"), pl_id=bindparam("new_id"), reason=bindparam("why"))
+)
+UNFORWARDED = select(
+    or_(
+        *(
+            select(table.c.seq)
+            .where(table.c.state == state, table.c.owner == bindparam("me"), table.c.seq + 0 <= bindparam(newest))
+            .exists()
+            for table, newest, states in (
+                (requests, "newest", (PENDING, SENDING)),
+                (notes, "newest_note", (PENDING, SENDING, WAITING)),
+            )
+            for state in states
+        )
+    )
 )
 ANY_WAITING = select(select(notes.c.seq).where(notes.c.state == WAITING).exists())
 NOTES_WAITING = (
@@ -234,9 +295,7 @@ EXPIRE = [
     update(requests)
     .where(requests.c.state == SENDING, requests.c.lease_until < NOW)
     .values(state=State.PENDING.value, uncertain=1, lease_until=None),
-    update(notes)
-    .where(notes.c.state == SENDING, notes.c.lease_until < NOW)
-    .values(state=State.PENDING.value, lease_until=None),
+    update(notes).where(notes.c.state == SENDING, notes.c.lease_until < NOW).values(state=_FREED, lease_until=None),
 ]
 GIVE_UP_ORPHANS = (
     update(notes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -29,7 +29,8 @@ from sqlalchemy.pool import StaticPool
 from .._records import new_id
 from ..errors import JournalError
 from . import statements as sql
-from .reading import Reader, translated, words
+from .exchange import Exchange
+from .reading import words
 from .schema import VERSION, bodies, meta, notes, requests, sessions, tables
 
 _BUSY_MS = 30_000
@@ -68,7 +69,7 @@ class Delivered(NamedTuple):
     failed_notes: Sequence[tuple[int, str]] = ()
 
 
-class Store(Reader):
+class Store(Exchange):
     """The journal as the writer and the courier use it: one transaction per method."""
 
     @classmethod
@@ -95,7 +96,7 @@ class Store(Reader):
         engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
         event.listen(engine, "connect", _pragmas)
         event.listen(engine, "begin", _begin)
-        store = cls(engine, path)
+        store = cls(engine, f"the journal {path or 'in memory'}")
         with store._writing() as db:
             tables.create_all(db)
             db.execute(insert(meta).values(key="schema", value=str(VERSION)).on_conflict_do_nothing())
@@ -308,17 +309,10 @@ class Store(Reader):
                     adopted = count
         return adopted
 
-    # -- transactions -------------------------------------------------------------------------------------
-
     def _each(self, statement: Any, rows: list[dict[str, Any]]) -> None:
         if rows:
             with self._writing() as db:
                 db.execute(statement, rows)
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._lock, translated(self.path), self._engine.begin() as db:
-            yield db
 
 
 def _pragmas(connection: sqlite3.Connection, _: object) -> None:

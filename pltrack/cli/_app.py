@@ -155,13 +155,35 @@ def sync(
 
     Whichever program recorded it. The exit code is 1 when something is left or was refused.
     """
+    from .. import _runtime
     from . import _sync
 
     _check_settings()
-    if not watch and _open() is None:
+    if not watch and not _runtime.get().settings.hub and _open() is None:
         print(f"Nothing was recorded yet in {_journal()}.")
         return
     raise typer.Exit(_sync.run(watch=watch, adopt=adopt, timeout=timeout))
+
+
+hub = typer.Typer(no_args_is_help=True, help="Look after the hub, the PostgreSQL database that machines share.")
+app.add_typer(hub, name="hub")
+
+
+@hub.command()
+def upgrade() -> None:
+    """Create the tables of the hub that PLTRACK_HUB names, or bring them up to date."""
+    from .. import _runtime
+    from .._journal.hub import Hub, shown
+    from .._journal.schema import VERSION
+
+    _check_settings()
+    url = _runtime.get().settings.hub
+    if not url:
+        complain("there is no hub: set PLTRACK_HUB=postgresql://...")
+        raise typer.Exit(2)
+    before = Hub.upgrade(url)
+    what = "is up to date" if before == VERSION else f"now has schema {VERSION}"
+    print(f"The hub {shown(url)} {what}.")
 
 
 @app.command()

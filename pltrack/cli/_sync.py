@@ -6,10 +6,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _runtime
+from ..errors import JournalError
 from ._screen import complain, console, line
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 60.0
 _LOOK_EVERY = 0.2
+_TRY_AGAIN = 1.0
 _CLOSE_TIMEOUT = 3.0
 
 
@@ -40,37 +42,110 @@ def run(*, watch: bool, adopt: bool, timeout: float | None) -> int:
     store = runtime.lane.store()
     if runtime.lane.in_memory:
         return 1  # why was logged
+    try:
+        wanted = Wanted(watch, adopt, timeout)
+        with _courier_of(runtime, store, wanted) as (store, courier):
+            return _sync(runtime, store, courier, wanted)
+    except KeyboardInterrupt:
+        return 1
+    except JournalError as error:
+        complain(str(error))
+        return 1
+
+
+class Wanted(NamedTuple):
+    """What the command line asked for."""
+
+    watch: bool
+    adopt: bool
+    timeout: float | None
+
+
+def _sync(runtime: Runtime, store: Store, courier: Courier, wanted: Wanted) -> int:
     before = _counts(store)
     if not runtime.destinations:
-        if before.left or watch:
+        if before.left or wanted.watch:
             complain("there is no PromptLayer key: set PROMPTLAYER_API_KEY")
-        return int(bool(before.left or watch))
-    if adopt and (adopted := store.adopt(runtime.fingerprint)):
+        return int(bool(before.left or wanted.watch))
+    if wanted.adopt and (adopted := store.adopt(runtime.fingerprint)):
         print(f"Adopted {adopted} request(s) that were recorded without a key.")
-    ended = _deliver(runtime, before, watch, timeout)
-    runtime.lane.courier().close(_CLOSE_TIMEOUT)  # what is under way is given back before it is counted
+    ended = _deliver(runtime, store, courier, wanted)
+    courier.close(_CLOSE_TIMEOUT)  # what is under way is given back before it is counted
     after = _counts(store)
     _report(before, after, ended)
     return int(after.left > 0 or after.refused > before.refused)
 
 
-def _deliver(runtime: Runtime, before: Counts, watch: bool, timeout: float | None) -> str:
+@contextmanager
+def _courier_of(runtime: Runtime, local: Store, wanted: Wanted) -> Iterator[tuple[Store, Courier]]:
+    """Return the store to deliver from and its courier: the journal's, or the hub's after the journal was emptied."""
+    from .._courier.loop import Courier
+
+    hub_url = runtime.settings.hub
+    if not hub_url:
+        courier = runtime.lane.courier()
+        assert isinstance(courier, Courier)
+        yield local, courier
+        return
+    hub = _opened(hub_url, wanted.watch)
+    try:
+        _hand_over(runtime, local, wanted.timeout)
+        courier = Courier(lambda: hub, runtime.owner, runtime.told, lambda: None, runtime.settings)
+        courier.serve(runtime.destinations.values())
+        yield hub, courier
+    finally:
+        hub.close()
+
+
+def _opened(url: str, watch: bool) -> Store:
+    """Open the hub; a worker that watches waits for one that is away."""
+    from .._journal.hub import Hub
+
+    said = False
+    while True:
+        try:
+            return Hub.open(url)
+        except JournalError as error:
+            if not watch:
+                raise
+            if not said:
+                complain(f"{error}; trying again")
+            said = True
+            time.sleep(_TRY_AGAIN)
+
+
+def _hand_over(runtime: Runtime, local: Store, timeout: float | None) -> None:
+    """Give the hub what programs of this machine have left in their journal."""
+    forwarder = runtime.lane.courier()
+    forwarder.patience = 0.0
+    deadline = time.monotonic() + (_TIMEOUT if timeout is None else timeout)
+    told = threading.Event()
+    with runtime.listening(told.set):
+        forwarder.start()
+        forwarder.wake()
+        while _counts(local).left and not forwarder.waits_for("hub") and time.monotonic() < deadline:
+            told.wait(_LOOK_EVERY)
+            told.clear()
+
+
+def _deliver(runtime: Runtime, store: Store, courier: Courier, wanted: Wanted) -> str:
     """Run the courier; return why it was stopped: done, timeout, paused or stopped."""
-    store, courier = runtime.lane.store(), runtime.lane.courier()
+    watch, timeout = wanted.watch, wanted.timeout
     courier.patience = 0.0  # no waiting for the processes that wrote the rows
     deadline = time.monotonic() + (timeout if timeout is not None else float("inf") if watch else _TIMEOUT)
     for fingerprint in runtime.destinations:
         store.hurry(destination=fingerprint)
     told = threading.Event()
-    with _stoppable(), runtime.listening(told.set), _progress(before) as moved:
+    with _stoppable(), runtime.listening(told.set), _progress(_counts(store)) as moved:
         courier.start()
         courier.wake()
         try:
             while (left := deadline - time.monotonic()) > 0:
                 told.clear()
-                moved(_counts(store))
-                if not watch and (ended := _ended(runtime, store, courier)):
-                    return ended
+                with suppress(JournalError):  # the hub is away for a while; the courier says so
+                    moved(_counts(store))
+                    if not watch and (ended := _ended(runtime, store, courier)):
+                        return ended
                 told.wait(min(left, _LOOK_EVERY))
         except KeyboardInterrupt:
             return "stopped"

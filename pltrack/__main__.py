@@ -1,0 +1,5 @@
+"""`python -m pltrack`: the command line."""
+
+from .cli import main
+
+main()
