@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from wire import in_call_order
 
 import pltrack
 from pltrack.testing import FakePromptLayer, Fault
@@ -221,7 +222,7 @@ def test_requests_of_a_session_can_be_scored_by_its_id(promptlayer: FakePromptLa
     pltrack.flush(10)
     pltrack.session(outer.id).score(77)
     pltrack.flush(10)
-    assert [logged.scores for logged in promptlayer.requests] == [{"default": 77}, {"default": 77}, {}]
+    assert [logged.scores for logged in in_call_order(promptlayer)] == [{"default": 77}, {"default": 77}, {}]
 
 
 def test_a_callback_that_hangs_does_not_hold_up_delivery(promptlayer: FakePromptLayer) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from pltrack._journal.browsing import Browser, Filters
 from pltrack._journal.hub import Hub
 from pltrack._journal.store import Claimed, Delivered, Store
 from pltrack._records import new_id
@@ -50,7 +51,9 @@ def request(id: str = "", **more: Any) -> dict[str, Any]:
         "due_at": 1.0, "attempts": 0, "uncertain": 0, "kind": "chat", "provider": "openai", "model": "gpt-4o",
         "status": "SUCCESS", "linked": 0, "started_at": 1.0, "ended_at": 2.0, "first_token_at": None,
         "input_tokens": 1, "output_tokens": 2, "cached_tokens": None, "reasoning_tokens": None, "cost": 0.5,
-        "cache_hit": 0, "local_link": None, "payload": orjson.dumps({"metadata": {"pltrack_id": id}}), **more,
+        "cache_hit": 0, "tags": "[]",
+        "prompt_name": None, "prompt_version": None, "local_link": None,
+        "payload": orjson.dumps({"metadata": {"pltrack_id": id}}), **more,
     }  # fmt: skip
 
 
@@ -271,3 +274,45 @@ def test_flush_knows_what_is_unsettled(store: Store) -> None:
     assert not store.unsettled(ME, marks, [TO])
     assert store.progress(ME, marks) == {"delivered": 1}
     assert store.settled_up_to(ME)[0] == marks[0]
+
+
+def test_pages_of_requests(store: Store) -> None:
+    """Requests come newest first, page by page, and every filter finds what it says."""
+    rows = [
+        request("a", model="m1", tags='["x","y"]', prompt_name="p", prompt_version=1),
+        request("b", model="m2", status="ERROR", session_id="inner", root="outer"),
+        request("c", payload=b'{"said":"a \\"needle\\" in hay","metadata":{}}', prompt_name="p", prompt_version=2),
+    ]
+    store.write([session("outer"), {**session("inner", "outer"), "user": "u1"}], rows, [note("a")])
+    browser = Browser(store)
+    first = browser.requests(Filters(), limit=2)
+    assert [row["id"] for row in first.rows] == ["c", "b"]
+    second = browser.requests(Filters(), before=first.older, limit=2)
+    assert ([row["id"] for row in second.rows], second.older) == (["a"], None)
+    assert [each["kind"] for each in second.rows[0]["notes"]] == ["score"]
+    wanted = {
+        Filters(model="m1"): ["a"], Filters(status="ERROR"): ["b"], Filters(tag="y"): ["a"], Filters(tag="%"): [],
+        Filters(user="u1"): ["b"], Filters(session="outer"): ["b"], Filters(prompt="p"): ["c", "a"],
+        Filters(prompt="p@2"): ["c"], Filters(text='"Needle"'): ["c"], Filters(text="%"): [], Filters(since=2.0): [],
+        Filters(state="pending", until=2.0): ["c", "b", "a"],
+    }  # fmt: skip
+    for filters, expected in wanted.items():
+        assert [row["id"] for row in browser.requests(filters).rows] == expected, filters
+    assert [row["id"] for row in browser.figures(Filters(prompt="p"))] == ["a", "c"]
+
+
+def test_pages_of_sessions(store: Store) -> None:
+    """Outermost sessions come with what happened in them; one opens with its family and calls."""
+    rows = [
+        request("a", session_id="outer", root="outer"),
+        request("b", session_id="inner", root="outer", status="ERROR", ended_at=5.0),
+    ]
+    store.write([session("outer"), session("inner", "outer")], rows, [])
+    (row,), older = Browser(store).sessions()
+    assert (row["id"], row["calls"], row["errors"], row["tokens"], row["cost"], row["seconds"], older) == (
+        "outer", 2, 1, 6, 1.0, 4.0, None,
+    )  # fmt: skip
+    family, calls = Browser(store).session("inner")
+    assert [each["id"] for each in family] == ["outer", "inner"]
+    assert [each["id"] for each in calls] == ["a", "b"]
+    assert Browser(store).session("nobody") == ([], [])

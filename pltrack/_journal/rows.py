@@ -19,6 +19,7 @@ from .._redact import Redactor
 # Tags that LangChain makes for itself; they would drown the ones that people set.
 _INNER_TAG = re.compile(r"^(seq:step|map:key|retry:attempt|condition|graph:step|branch)\b")
 _TAG_LENGTH = 512
+_DECODER = json.JSONDecoder()
 _KEY_LENGTH = 1024
 
 
@@ -54,6 +55,8 @@ class Encoder:
         asked = _Asked.of(call)
         cost = self._cost(call, asked)
         capture = call.scope.capture if call.scope else "full"
+        body = self._body(call, asked, cost)
+        payload = self.redactor.clean(body, capture)
         return {
             "id": call.handle.id,
             "session_id": call.scope.id if call.scope else None,
@@ -68,7 +71,7 @@ class Encoder:
             "kind": call.kind,
             "provider": asked.provider,
             "model": asked.model,
-            "status": call.status,
+            "status": body["status"],
             "linked": int(call.link is not None),
             "started_at": call.started_at,
             "ended_at": call.ended_at,
@@ -79,7 +82,10 @@ class Encoder:
             "reasoning_tokens": used and used.reasoning_tokens,
             "cost": cost,
             "cache_hit": int(bool(result and result.cache_hit)),
-            "payload": self.redactor.clean(self._body(call, asked, cost), capture),
+            "tags": _tags_of(payload),
+            "prompt_name": call.link and call.link.name,
+            "prompt_version": call.link and call.link.version,
+            "payload": payload,
             "local_link": _local_link(call),
         }
 
@@ -138,6 +144,7 @@ class Encoder:
         used = None if result is None or result.cache_hit else result.usage
         options, tools, choice = parameters.parameters(asked.given, asked.about, asked.provider)
         body: dict[str, Any] = {
+            "tags": _tags(call),  # the first: see `_tags_of`
             "provider": asked.provider,
             "model": asked.model,
             "input": _input(call, tools, choice),
@@ -145,7 +152,6 @@ class Encoder:
             "request_start_time": _iso(call.started_at),
             "request_end_time": _iso(call.ended_at),
             "parameters": options,
-            "tags": _tags(call),
             "metadata": _metadata(call, asked.about),
             "input_tokens": (used and used.input_tokens) or 0,
             "output_tokens": (used and used.output_tokens) or 0,
@@ -176,6 +182,13 @@ def _status(call: Call) -> dict[str, Any]:
     if status == "SUCCESS":
         return {"status": status}
     return {"status": status, "error_type": kind, "error_message": words[:1024]}
+
+
+def _tags_of(payload: bytes) -> str:
+    """Return the tags as they may be stored: what redaction left of them, without reading the whole body again."""
+    start = len('{"tags":')
+    _, end = _DECODER.raw_decode(text := payload.decode(), start)
+    return text[start:end]
 
 
 def _tags(call: Call) -> list[str]:

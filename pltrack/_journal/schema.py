@@ -37,12 +37,12 @@ sessions = Table(
     Column("root", String, nullable=False),
     Column("parent", String, index=True),
     Column("name", String, nullable=False, default=""),
-    Column("user", String),
+    Column("user", String, index=True),
     Column("conversation", String),
     Column("tags", String, nullable=False, default="[]"),
     Column("metadata", String, nullable=False, default="{}"),
     Column("app", String, nullable=False, default=""),
-    Column("started_at", Float, nullable=False),
+    Column("started_at", Float, nullable=False, index=True),
 )
 
 requests = Table(
@@ -77,6 +77,9 @@ requests = Table(
     Column("reasoning_tokens", Integer),
     Column("cost", Float),
     Column("cache_hit", Integer, nullable=False, default=0),
+    Column("tags", String, nullable=False, default="[]"),  # as JSON
+    Column("prompt_name", String),  # the prompt it is linked to, by itself or by hand
+    Column("prompt_version", _Number),
     Column("local_link", String),  # a link to a version that only this journal's registry has, as JSON
     sqlite_autoincrement=True,
 )

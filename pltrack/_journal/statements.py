@@ -48,7 +48,8 @@ NOW = _Now()
 REQUEST_COLUMNS = (
     "seq", "id", "session_id", "root", "owner", "app", "destination", "state", "due_at", "attempts", "uncertain",
     "kind", "provider", "model", "status", "linked", "started_at", "ended_at", "first_token_at", "input_tokens",
-    "output_tokens", "cached_tokens", "reasoning_tokens", "cost", "cache_hit", "local_link",
+    "output_tokens", "cached_tokens", "reasoning_tokens", "cost", "cache_hit", "tags", "prompt_name",
+    "prompt_version", "local_link",
 )  # fmt: skip
 
 
@@ -182,6 +183,11 @@ DRIVER_INSERTS = {
     ),
     "bodies": _driver_text(insert(bodies).values(seq=bindparam("seq"), payload=bindparam("payload"))),
 }
+LINKED_BY_HAND = (
+    update(requests)
+    .where(requests.c.id == bindparam("an_id"))
+    .values(prompt_name=bindparam("prompt"), prompt_version=bindparam("version"))
+)
 LAST_SEQ = "select coalesce((select seq from sqlite_sequence where name = 'requests'), 0)"
 
 _target = (

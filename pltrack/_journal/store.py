@@ -162,6 +162,8 @@ class Store(Exchange):
             self._hold(db, [row["request_id"] for row in expanded if row["request_id"]])
             statement = self._insert(notes).values(**sql.NOTE_VALUES).on_conflict_do_nothing()
             db.execute(statement, expanded)
+            if links := [_link(row) for row in expanded if row["kind"] == "prompt"]:
+                db.execute(sql.LINKED_BY_HAND, links)
 
     # -- what SQLite and PostgreSQL do in different ways ---------------------------------------------------
 
@@ -346,6 +348,11 @@ def _refused(db: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
 def _is_same(row: Mapping[str, Any], known: Any) -> bool:
     """Tell whether a row was put here before: a batch whose answer got lost is forwarded again."""
     return bool(known.owner == row["owner"] and known.started_at == row["started_at"])
+
+
+def _link(note: Mapping[str, Any]) -> dict[str, Any]:
+    said = orjson.loads(note["payload"])
+    return {"an_id": note["request_id"], "prompt": said.get("prompt_name"), "version": said.get("version")}
 
 
 def _give_new_id(row: dict[str, Any]) -> str:

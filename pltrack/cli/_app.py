@@ -11,8 +11,8 @@ from ..errors import PltrackError, SettingError
 from ._screen import complain, console, log_to_stderr, print_json
 
 if TYPE_CHECKING:
+    from .._entries import Entry
     from .._journal.store import Store
-    from ._entries import Entry
 
 _SCORE_TIMEOUT = 5.0
 
@@ -79,7 +79,7 @@ def ls(
     as_json: Json = False,
 ) -> None:
     """List the newest requests."""
-    from . import _entries
+    from .. import _entries
 
     store = _open()
     entries = _entries.newest(store, limit) if store is not None else []
@@ -222,13 +222,13 @@ def _open() -> Store | None:
 
 
 def _found(wanted: str) -> Entry | None:
-    from . import _entries
+    from .. import _entries
 
     store = _open()
     return None if store is None else _entries.find(store, wanted)
 
 
 def _is_whole_id(wanted: str) -> bool:
-    from . import _entries
+    from .. import _entries
 
     return _entries.is_whole_id(wanted)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import _entries
-from ._entries import Entry
+from .. import _entries
+from .._entries import Entry
 from ._screen import line, words
 
 if TYPE_CHECKING:

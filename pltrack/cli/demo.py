@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pltrack
 
-from .. import _runtime
-from . import _entries, _views
+from .. import _entries, _runtime
+from . import _views
 from ._screen import complain, console
 
 if TYPE_CHECKING:

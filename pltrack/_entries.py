@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ..errors import JournalError
+from .errors import JournalError
 
 if TYPE_CHECKING:
-    from .._journal.store import Store
+    from ._journal.store import Store
 
 _SHORT_ID_AMONG = 200  # newest requests in which the end of an id is looked for
 _WHOLE_ID = 32
