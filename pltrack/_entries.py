@@ -90,8 +90,8 @@ class Entry:
         state = self.row["state"]
         if state == "delivered":
             return f"sent #{self.row['pl_id']}"
-        if state == "failed":
-            return "refused"
+        if state in ("failed", "forwarded"):
+            return "refused" if state == "failed" else "at the hub"
         return "sending" if state == "sending" else "waiting" if self.row["destination"] else "no key"
 
     def notes(self, kind: str = "") -> list[dict[str, Any]]:
@@ -143,20 +143,20 @@ class Entry:
 
 def newest(store: Store, limit: int) -> list[Entry]:
     """Return the newest requests first."""
-    return [_entry(row) for row in store.rows(limit)]
+    return [entry_of(row) for row in store.rows(limit)]
 
 
 def find(store: Store, wanted: str) -> Entry | None:
     """Return a request by our id, the end of one, PromptLayer's id, or the word `last`."""
     exact = store.rows(1, None if wanted == "last" else wanted)
     if exact or wanted == "last":
-        return _entry(exact[0]) if exact else None
+        return entry_of(exact[0]) if exact else None
     if not SHORT // 2 <= len(wanted) < _WHOLE_ID:
         return None
     near = [row for row in store.rows(_SHORT_ID_AMONG) if row["id"].endswith(wanted)]
     if len(near) > 1:
         raise JournalError(f"{wanted} is the end of {len(near)} ids; give more of it")
-    return _entry(near[0]) if near else None
+    return entry_of(near[0]) if near else None
 
 
 def is_whole_id(wanted: str) -> bool:
@@ -172,8 +172,9 @@ def text_of(blueprint: Any) -> list[tuple[str, str]]:
     return [(str(one.get("role", "?")), _message(one)) for one in _mappings(given.get("messages"))]
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    return Entry(row, _mapping(row["payload"]))
+def entry_of(row: Mapping[str, Any]) -> Entry:
+    """Return a row as an entry; its body is empty where the content is not at hand or gone."""
+    return Entry(row, _mapping(row.get("payload")))
 
 
 def _message(message: Mapping[str, Any]) -> str:

@@ -165,6 +165,24 @@ def sync(
     raise typer.Exit(_sync.run(watch=watch, adopt=adopt, timeout=timeout))
 
 
+@app.command()
+def ui(
+    host: Annotated[
+        str, typer.Option("--host", help="Where to listen; other machines can read it if you name yours.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 0,
+    browser: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = False,
+) -> None:
+    """Look at everything in a browser, on this machine.
+
+    Example: pltrack ui --open
+    """
+    from . import _ui
+
+    _check_settings()
+    raise typer.Exit(_ui.run(host=host, port=port, browser=browser))
+
+
 hub = typer.Typer(no_args_is_help=True, help="Look after the hub, the PostgreSQL database that machines share.")
 app.add_typer(hub, name="hub")
 

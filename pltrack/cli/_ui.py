@@ -1,0 +1,64 @@
+"""`pltrack ui`: the local page, served on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+import webbrowser
+from typing import TYPE_CHECKING
+
+from .. import _runtime
+from ..errors import PltrackError
+from ._screen import complain
+
+if TYPE_CHECKING:
+    from .._journal.store import Store
+
+
+def run(*, host: str, port: int, browser: bool) -> int:
+    """Serve until Ctrl-C; return the exit code."""
+    try:
+        import uvicorn
+
+        from ..web._app import Site, create
+    except ImportError as error:
+        raise PltrackError(f"the local page needs {error.name}: pip install 'pltrack[ui]'") from None
+    runtime = _runtime.get()
+    store = _store(runtime)
+    if not _is_loopback(host):
+        complain(f"{host} can be reached from other machines: whoever has the address below can read everything")
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    port = listening.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    token = secrets.token_urlsafe(24)
+    site = Site(lambda: store, _runtime.status, runtime.settings.hub_shown or str(runtime.lane.path))
+    app = create(site, token=token, hosts=_names(shown, port))
+    address = f"http://{shown}:{port}/?token={token}"
+    print(f"pltrack shows {site.place} at\n\n    {address}\n\nCtrl-C ends it.", flush=True)
+    if browser:
+        webbrowser.open(address)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _store(runtime: _runtime.Runtime) -> Store:
+    url = runtime.settings.hub
+    if url:
+        from .._journal.hub import Hub
+
+        return Hub.open(url)
+    return runtime.lane.store()
+
+
+def _names(shown: str, port: int) -> list[str]:
+    names = {shown, "localhost", "127.0.0.1", "[::1]"} if _is_loopback(shown.strip("[]")) else {shown}
+    return [f"{name}:{port}" for name in names]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
