@@ -31,14 +31,18 @@ REQUEST_COLUMNS = (
 )  # fmt: skip
 
 
+def _claimable(table: Any) -> Any:
+    mine = or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - bindparam("patience"))
+    return (table.c.due_at <= NOW) & mine
+
+
 def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any) -> Any:
     due = (
         select(table.c.seq)
         .where(
             table.c.state == PENDING,
-            table.c.due_at <= NOW,
+            _claimable(table),
             table.c.destination.in_(bindparam("destinations", expanding=True)),
-            or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - bindparam("patience")),
             *extra,
         )
         .order_by(order)
@@ -65,14 +69,16 @@ CLAIM_NOTES = _claim(
     notes,
     NOTE_COLUMNS,
     [
-        # In order: not while an earlier note about the same request is out, or waits for its next try.
+        # In order: not while an earlier note about the same request is out, waits for its next try, or is another
+        # process's to send.
         ~select(_earlier.c.seq)
         .where(
             _earlier.c.pl_id == notes.c.pl_id,
+            _earlier.c.destination == notes.c.destination,
             _earlier.c.seq < notes.c.seq,
             or_(
                 _earlier.c.state == SENDING,
-                (_earlier.c.state == PENDING) & (_earlier.c.due_at > NOW),
+                (_earlier.c.state == PENDING) & ~_claimable(_earlier),
             ),
         )
         .exists()
@@ -173,7 +179,9 @@ DELIVERED = (
     .where(_by_seq)
     .values(state=State.DELIVERED, pl_id=bindparam("new_id"), lease_until=None, reason=None)
 )
-FAILED = update(requests).where(_by_seq).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
+# Attempts tell leases apart: who lost a lease to another process changes nothing of what that one does.
+_held = (requests.c.state == SENDING) & (requests.c.attempts == bindparam("held"))
+FAILED = update(requests).where(_by_seq, _held).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
 NOTE_DELIVERED = update(notes).where(_note_by_seq).values(state=State.DELIVERED, lease_until=None, reason=None)
 NOTE_FAILED = update(notes).where(_note_by_seq).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
 NOTES_READY = (
@@ -184,7 +192,7 @@ NOTES_READY = (
 NOTES_FAILED_WITH = update(notes).where(_note_waiting).values(state=State.FAILED, reason=bindparam("why"))
 RETRY_REQUEST = (
     update(requests)
-    .where(_by_seq, requests.c.state == SENDING)
+    .where(_by_seq, _held)
     .values(
         state=State.PENDING,
         due_at=NOW + bindparam("wait"),
@@ -196,7 +204,7 @@ RETRY_REQUEST = (
 )
 RETRY_NOTE = (
     update(notes)
-    .where(_note_by_seq, notes.c.state == SENDING)
+    .where(_note_by_seq, notes.c.state == SENDING, notes.c.attempts == bindparam("held"))
     .values(state=State.PENDING, due_at=NOW + bindparam("wait"), reason=bindparam("why"), lease_until=None)
 )
 EXPIRE = [

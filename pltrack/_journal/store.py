@@ -40,7 +40,7 @@ class Claimed(NamedTuple):
     destination: str
     payload: bytes
     attempts: int
-    uncertain: bool
+    uncertain: int  # 0: it has not been sent; else it may have arrived, and how often it was looked for, plus one
     notes: tuple[ClaimedNote, ...]
 
 
@@ -169,7 +169,7 @@ class Store(Reader):
                 row.destination,
                 payloads.get(row.seq, b"{}"),
                 row.attempts,
-                bool(row.uncertain),
+                row.uncertain,
                 tuple(waiting.get(row.id, ())),
             )
             for row in rows
@@ -205,10 +205,10 @@ class Store(Reader):
         """Write down that requests were refused for good; their notes fail with them."""
         if rows:
             with self._writing() as db:
-                db.execute(sql.FAILED, [{"a_seq": row.seq, "why": why} for row, why in rows])
+                db.execute(sql.FAILED, [{"a_seq": row.seq, "held": row.attempts, "why": why} for row, why in rows])
                 db.execute(
                     sql.NOTES_FAILED_WITH,
-                    [{"a_request": row.id, "why": f"its request was refused: {why}"} for row, why in rows],
+                    [{"a_request": row.id, "why": f"its request failed: {why}"} for row, why in rows],
                 )
 
     def notes_delivered(self, seqs: Iterable[int]) -> None:
@@ -219,19 +219,29 @@ class Store(Reader):
         """Write down that notes were refused for good."""
         self._each(sql.NOTE_FAILED, [{"a_seq": seq, "why": why} for seq, why in rows])
 
-    def retry(self, rows: Iterable[tuple[int, float, bool, str, bool]]) -> None:
-        """Put requests back: (seq, seconds to wait, may have arrived, why, counts as an attempt)."""
+    def retry(self, rows: Iterable[tuple[Claimed, float, int, str, bool]]) -> None:
+        """Put requests back unless the lease was lost: (row, seconds to wait, uncertain, why, counts as an attempt)."""
         self._each(
             sql.RETRY_REQUEST,
             [
-                {"a_seq": seq, "wait": wait, "unsure": int(unsure), "why": why, "back": 0 if counts else 1}
-                for seq, wait, unsure, why, counts in rows
+                {
+                    "a_seq": row.seq,
+                    "held": row.attempts,
+                    "wait": wait,
+                    "unsure": unsure,
+                    "why": why,
+                    "back": 0 if counts else 1,
+                }
+                for row, wait, unsure, why, counts in rows
             ],
         )
 
-    def retry_notes(self, rows: Iterable[tuple[int, float, str]]) -> None:
-        """Put notes back: (seq, seconds to wait, why)."""
-        self._each(sql.RETRY_NOTE, [{"a_seq": seq, "wait": wait, "why": why} for seq, wait, why in rows])
+    def retry_notes(self, rows: Iterable[tuple[ClaimedNote, float, str]]) -> None:
+        """Put notes back unless the lease was lost: (note, seconds to wait, why)."""
+        self._each(
+            sql.RETRY_NOTE,
+            [{"a_seq": note.seq, "held": note.attempts, "wait": wait, "why": why} for note, wait, why in rows],
+        )
 
     def replace_payload(self, seq: int, payload: bytes) -> None:
         """Store the smaller body that a request is sent with from now on."""
