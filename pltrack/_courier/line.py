@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._settings import Destination
 from . import search
@@ -28,8 +28,7 @@ class Line:
     failures: int = 0
     blocked_until: float = 0.0  # monotonic
     paused: str = ""
-    said_at: float = float("-inf")
-    unsaid: int = 0
+    said: dict[str, tuple[float, int]] = field(default_factory=dict)  # what: when it was last said, how often not since
     last_error: str = ""
     search_at: float = 0.0
     search_most: int = search.MOST
@@ -66,18 +65,17 @@ class Line:
         self.failures, self.blocked_until, self.paused = 0, 0.0, ""
         if was_bad:
             log.warning("pltrack: %s answers again; delivery goes on", self.to.base_url)
-            self.said_at, self.unsaid = float("-inf"), 0
+            self.said.clear()
         return was_bad
 
     def failed(self, verdict: Verdict, begun: float) -> None:
         """Take a failure of an exchange that began at `begun`: wait, open the breaker, or pause."""
         now = time.monotonic()
-        self.last_error = verdict.why
         if verdict.act is Act.PAUSE:
             self.paused = verdict.why
-            self.blocked_until = now + PROBE_KEY_EVERY
-            text = f"the key was refused, delivery is paused (records wait in the journal): {verdict.why}"
-            self.say(f"{text} [destination {self.to.fingerprint}]", logging.ERROR)
+            self.probe_later()
+            what = "the key was refused, delivery is paused (records wait in the journal)"
+            self.say(what, f"{verdict.why} [destination {self.to.fingerprint}]", logging.ERROR)
             return
         if verdict.blocks:
             self.blocked_until = max(self.blocked_until, now + verdict.wait)
@@ -85,15 +83,19 @@ class Line:
             self.failures += 1
             if self.open:
                 self.blocked_until = now + backoff(self.failures - OPEN_AFTER)
-        self.say(f"delivery failed and will be tried again: {verdict.why}", logging.WARNING)
 
-    def say(self, text: str, level: int) -> None:
+    def probe_later(self) -> None:
+        """Try a refused key again after a while."""
+        self.blocked_until = time.monotonic() + PROBE_KEY_EVERY
+
+    def say(self, what: str, why: str, level: int) -> None:
         """Log a failure at first, then every ten minutes with a count."""
+        self.last_error = f"{what}: {why}"
         now = time.monotonic()
-        self.last_error = text
-        if now - self.said_at < _SAY_AGAIN:
-            self.unsaid += 1
+        said_at, unsaid = self.said.get(what, (float("-inf"), 0))
+        if now - said_at < _SAY_AGAIN:
+            self.said[what] = said_at, unsaid + 1
             return
-        more = f" (and {self.unsaid} more since)" if self.unsaid else ""
-        self.said_at, self.unsaid = now, 0
-        log.log(level, "pltrack: %s: %s%s", self.to.base_url, text, more)
+        more = f" (and {unsaid} more since)" if unsaid else ""
+        self.said[what] = now, 0
+        log.log(level, "pltrack: %s: %s: %s%s", self.to.base_url, what, why, more)

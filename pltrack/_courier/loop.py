@@ -20,7 +20,7 @@ from .answers import Act, Verdict, backoff, judge
 from .api import Answer, Api
 from .folding import fold, is_linked, note_call, shrunk, unlinked
 from .ledger import Again, Ledger, Told
-from .line import PROBE_KEY_EVERY, Line
+from .line import Line
 
 log = logging.getLogger("pltrack")
 
@@ -176,7 +176,7 @@ class Courier:
         for group in by_target.values():
             self._spawn(line, group, self._send_notes(api, line, group))
         if line.paused and not rows and not notes:
-            line.blocked_until = time.monotonic() + PROBE_KEY_EVERY
+            line.probe_later()
         return bool(rows or notes)
 
     def _take_on(self, api: Api, line: Line, rows: Sequence[Claimed]) -> None:
@@ -261,7 +261,7 @@ class Courier:
 
     def _link_notes(self, line: Line, row: Claimed, carried: Collection[int], why: str) -> list[tuple[int, str]]:
         links = [note.seq for note in row.notes if note.kind == "prompt" and note.seq in carried]
-        line.say(f"a prompt link was refused: {why}", logging.WARNING)
+        line.say("a prompt link was refused", why, logging.WARNING)
         return [(seq, why) for seq in links]
 
     def _arrived(self, line: Line, delivered: Delivered) -> None:
@@ -271,16 +271,18 @@ class Courier:
     def _not_arrived(self, line: Line, row: Claimed, verdict: Verdict, begun: float) -> None:
         if verdict.act in (Act.REFUSED, Act.SHRINK):
             self._recovered(line, unless_paused=True)
-            line.say(f"a request was refused: {verdict.why}", logging.ERROR)
+            line.say("a request was refused", verdict.why, logging.ERROR)
             self._ledger.failed.append((row, verdict.why))
             return
         if verdict.act is Act.DONE:  # accepted, but by whom? A proxy's page has no id.
             verdict = Verdict(Act.LOOK, "answered without an id", backoff(row.attempts))
-        line.failed(verdict, begun)
         unknown = verdict.act is Act.LOOK and self._settings().on_unknown != "resend"
         if unknown and self._settings().on_unknown == "hold":
+            line.failed(verdict, begun)
             self._hold_back(line, [row], verdict.why)
-        elif verdict.act is Act.PAUSE:
+            return
+        self._failed(line, verdict, begun)
+        if verdict.act is Act.PAUSE:
             self._ledger.again.append(Again(row, 0.0, 0, verdict.why, counts=False))
             self._told([(row.id, None, False)])
         else:
@@ -288,7 +290,7 @@ class Courier:
 
     def _hold_back(self, line: Line, rows: Sequence[Claimed], why: str) -> None:
         """Leave it to the user whether what may have arrived is sent again (`on_unknown="hold"`)."""
-        line.say(f"a request may have arrived and is held back: {why}", logging.ERROR)
+        line.say("a request may have arrived and is held back", why, logging.ERROR)
         self._ledger.failed += [(row, f"held back, it may have arrived: {why}") for row in rows]
 
     # -- a request that may have arrived ------------------------------------------------------------------
@@ -331,9 +333,9 @@ class Courier:
         """Wait for the search alone: that it is refused or too busy says nothing about the rest."""
         verdict = judge(answer, rows[0].attempts)
         if answer.status in (0, 401) or answer.status >= 500:
-            line.failed(verdict, begun)
+            self._failed(line, verdict, begun)
         else:
-            line.say(f"what may have arrived cannot be looked up: {answer.words}", logging.WARNING)
+            line.say("what may have arrived cannot be looked up", answer.words, logging.WARNING)
         wait = max(verdict.wait, search.EVERY)
         line.search_at = max(line.search_at, time.monotonic() + wait)
         self._postpone(rows, wait, answer.words)
@@ -358,12 +360,12 @@ class Courier:
                 self._recovered(line)
                 self._ledger.notes_delivered.append(note)
             elif verdict.act in (Act.RETRY, Act.LOOK, Act.PAUSE):
-                line.failed(verdict, begun)
+                self._failed(line, verdict, begun)
                 self._ledger.notes_again += [(each, verdict.wait, verdict.why) for each in group[position:]]
                 return
             else:
                 self._recovered(line, unless_paused=True)
-                line.say(f"a {note.kind} was refused: {verdict.why}", logging.ERROR)
+                line.say(f"a {note.kind} was refused", verdict.why, logging.ERROR)
                 self._ledger.notes_failed.append((note, verdict.why))
 
     # -- how it stands ------------------------------------------------------------------------------------
@@ -371,6 +373,11 @@ class Courier:
     def _recovered(self, line: Line, *, unless_paused: bool = False) -> None:
         if not (unless_paused and line.paused) and line.recovered():
             self._ledger.hurried.add(line.to.fingerprint)
+
+    def _failed(self, line: Line, verdict: Verdict, begun: float) -> None:
+        line.failed(verdict, begun)
+        if verdict.act is not Act.PAUSE:
+            line.say("delivery failed and will be tried again", verdict.why, logging.WARNING)
 
     def _fault(self, where: str, error: BaseException) -> None:
         log.error("pltrack: an error in %s; what was recorded stays in the journal", where, exc_info=error)
