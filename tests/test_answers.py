@@ -644,6 +644,17 @@ def test_an_outcome_that_cannot_be_written_at_once_is_kept(
 # -- settings -------------------------------------------------------------------------------------------------
 
 
+def test_external_delivery_holds_from_then_on(promptlayer: FakePromptLayer) -> None:
+    """A process that delivered so far sends nothing more once delivery is somebody else's."""
+    track("ours")
+    assert pltrack.flush(10).delivered == 1
+    pltrack.configure(delivery="external")
+    track("somebody else's")
+    pltrack.flush(5)
+    threading.Event().wait(2.5)  # longer than the courier goes without looking
+    assert len(promptlayer.requests) == 1
+
+
 @pytest.mark.parametrize("value", [0, 31])
 def test_a_timeout_fits_into_a_lease(value: float) -> None:
     """No timeout at all, or one longer than half a lease, would send twice."""

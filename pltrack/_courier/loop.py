@@ -138,6 +138,8 @@ class Courier:
         try:
             store = self._open()
             self._ledger.settle(store)
+            if self._settings().delivery != "background":
+                return _POLL
             if time.monotonic() >= self._expire_at:
                 self._expire_at = time.monotonic() + _EXPIRE_EVERY
                 store.expire()
