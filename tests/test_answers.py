@@ -98,6 +98,24 @@ def test_a_bad_note_does_not_cost_its_request(promptlayer: FakePromptLayer) -> N
     assert (result.delivered, result.failed) == (2, 1)
 
 
+def test_a_prompts_own_link_that_is_refused_can_be_seen(promptlayer: FakePromptLayer, tmp_path: Path) -> None:
+    """A registry prompt that PromptLayer no longer knows costs the link, which is kept as failed with the reason."""
+    template = {"type": "chat", "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello {name}"}]}]}
+    promptlayer.publish("example", {**template, "input_variables": ["name"]})
+    prompt = pltrack.prompts.get("example", langchain=True)
+    promptlayer.fail(Fault(status=404, path="/log-request", when=lambda body: bool(body.get("prompt_name"))))
+    with pltrack.pl_session() as session:
+        (prompt | MODEL).invoke({"name": "Ada"})
+        session.score(80)
+    result = pltrack.flush(10)
+    assert (result.delivered, result.pending) == (2, 0)
+    assert promptlayer.requests[0].scores == {"default": 80}
+    pltrack.shutdown(5)
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        ((state, payload, reason),) = db.execute("select state, payload, reason from notes where kind = 'prompt'")
+    assert (state, "example" in payload, reason[:3]) == ("failed", True, "404")
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_pauses_and_comes_back(
     promptlayer: FakePromptLayer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, status: int
@@ -639,6 +657,21 @@ def test_an_outcome_that_cannot_be_written_at_once_is_kept(
     pltrack.configure(base_url=promptlayer.url)
     server.stop()
     blocker.close()
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["waiting", "leased"])
+def test_a_clock_that_is_set_back_parks_nothing(promptlayer: FakePromptLayer, tmp_path: Path, held: bool) -> None:
+    """What was to wait until a time that is now hours away goes out soon."""
+    pltrack.configure(delivery="external")
+    track()
+    pltrack.shutdown(5)
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        db.execute("update requests set due_at = due_at + 7200")
+        if held:
+            db.execute("update requests set state = 'sending', lease_until = due_at")
+    pltrack.configure(delivery="background")
+    track()
+    promptlayer.wait_for(lambda pl: len(pl.requests) == 2, timeout=20)
 
 
 # -- settings -------------------------------------------------------------------------------------------------

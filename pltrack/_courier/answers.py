@@ -6,11 +6,11 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
+from .._journal.statements import LONGEST_WAIT
 from .api import Answer
 
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 300.0
-_LONGEST_ASKED_FOR = 3600.0
 
 
 class Act(Enum):
@@ -51,7 +51,7 @@ def judge(answer: Answer, attempts: int, *, linked: bool = False) -> Verdict:
         return Verdict(Act.LOOK, answer.words, backoff(attempts))
     if status in (408, 425, 429) or status >= 500 or (0 < status < 400):
         asked = answer.retry_after
-        wait = backoff(attempts) if asked is None else min(asked, _LONGEST_ASKED_FOR)
+        wait = backoff(attempts) if asked is None else min(asked, LONGEST_WAIT)
         return Verdict(Act.RETRY, answer.words, wait, blocks=asked is not None or status == 429)
     if status == 0:
         return Verdict(Act.LOOK if answer.maybe_arrived else Act.RETRY, answer.words, backoff(attempts))

@@ -18,7 +18,7 @@ from ..errors import JournalError
 from . import search
 from .answers import Act, Verdict, backoff, judge
 from .api import Answer, Api
-from .folding import fold, is_linked, note_call, shrunk, unlinked
+from .folding import fold, is_linked, link_of, note_call, shrunk, unlinked
 from .ledger import Again, Ledger, Told
 from .line import Line
 
@@ -236,6 +236,7 @@ class Courier:
         whole = body = folded.body
         carried = set(folded.notes)
         failed: list[tuple[int, str]] = []
+        lost_link: tuple[str, str] | None = None
         cuts = 0
         while True:
             exchange = await self._exchange(api, line, _LOG, body, [row])
@@ -246,6 +247,7 @@ class Courier:
             verdict = judge(answer, row.attempts, linked=answer.status == 404 and is_linked(body))
             if verdict.act is Act.UNLINK:
                 failed = self._link_notes(line, row, carried, verdict.why)
+                lost_link = None if failed else (link_of(whole), verdict.why)
                 whole, body = unlinked(whole), unlinked(body)
             elif verdict.act is Act.SHRINK and (smaller := shrunk(whole, cuts + 1)) is not None:
                 cuts, body = cuts + 1, smaller
@@ -257,7 +259,7 @@ class Courier:
             self._ledger.held(row).sent = False  # it was refused: it has not arrived
         if verdict.act is Act.DONE and verdict.pl_id is not None:
             carried -= {seq for seq, _ in failed}
-            self._arrived(line, Delivered(row, verdict.pl_id, tuple(sorted(carried)), tuple(failed)))
+            self._arrived(line, Delivered(row, verdict.pl_id, tuple(sorted(carried)), tuple(failed), lost_link))
         else:
             self._not_arrived(line, row, verdict, begun)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, null, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, literal, literal_column, null, or_, select, update
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
 
@@ -19,6 +19,7 @@ WAITING: ColumnElement[str] = literal_column("'waiting'")
 LEASE = 60.0
 BORROW_AFTER = 5.0  # seconds past due after which any process may deliver another one's row
 ORPHAN_AFTER = 24 * 3600.0
+LONGEST_WAIT = 3600.0  # seconds that any answer may put a row off
 
 # The database's clock, not this process's: leases of several processes must agree. Fraction included.
 NOW: ColumnElement[float] = literal_column("((julianday('now') - 2440587.5) * 86400.0)")
@@ -184,6 +185,15 @@ _held = (requests.c.state == SENDING) & (requests.c.attempts == bindparam("held"
 FAILED = update(requests).where(_by_seq, _held).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
 NOTE_DELIVERED = update(notes).where(_note_by_seq).values(state=State.DELIVERED, lease_until=None, reason=None)
 NOTE_FAILED = update(notes).where(_note_by_seq).values(state=State.FAILED, reason=bindparam("why"), lease_until=None)
+# A prompt's own link is part of its request; refused, it is kept as a note, so that it can be seen.
+KEEP_LOST_LINK = insert(notes).from_select(
+    ["request_id", "pl_id", "kind", "payload", "owner", "destination", "state", "due_at", "attempts", "reason",
+     "created_at"],
+    select(
+        requests.c.id, bindparam("new_id", type_=notes.c.pl_id.type), literal("prompt"), bindparam("link"),
+        requests.c.owner, requests.c.destination, literal(State.FAILED.value), NOW, literal(1), bindparam("why"), NOW,
+    ).where(_by_seq),
+)  # fmt: skip
 NOTES_READY = (
     update(notes)
     .where(_note_waiting)
@@ -207,13 +217,18 @@ RETRY_NOTE = (
     .where(_note_by_seq, notes.c.state == SENDING, notes.c.attempts == bindparam("held"))
     .values(state=State.PENDING, due_at=NOW + bindparam("wait"), reason=bindparam("why"), lease_until=None)
 )
+# A lease or a wait that ends later than it could was given before the clock was set back.
 EXPIRE = [
     update(requests)
-    .where(requests.c.state == SENDING, requests.c.lease_until < NOW)
+    .where(requests.c.state == SENDING, ~requests.c.lease_until.between(NOW, NOW + LEASE + 1))
     .values(state=State.PENDING, uncertain=1, lease_until=None),
     update(notes)
-    .where(notes.c.state == SENDING, notes.c.lease_until < NOW)
+    .where(notes.c.state == SENDING, ~notes.c.lease_until.between(NOW, NOW + LEASE + 1))
     .values(state=State.PENDING, lease_until=None),
+    *(
+        update(table).where(table.c.state == PENDING, table.c.due_at > NOW + LONGEST_WAIT + 1).values(due_at=NOW)
+        for table in (requests, notes)
+    ),
 ]
 GIVE_UP_ORPHANS = (
     update(notes)

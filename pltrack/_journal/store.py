@@ -63,6 +63,7 @@ class Delivered(NamedTuple):
     pl_id: int
     folded: Sequence[int] = ()
     failed_notes: Sequence[tuple[int, str]] = ()
+    lost_link: tuple[str, str] | None = None  # a prompt link of the request's own that was refused, and why
 
 
 class Store(Reader):
@@ -189,12 +190,19 @@ class Store(Reader):
             return
         folded = [{"a_seq": seq} for answer in answers for seq in answer.folded]
         failed = [{"a_seq": seq, "why": why} for answer in answers for seq, why in answer.failed_notes]
+        lost = [
+            {"a_seq": a.claimed.seq, "new_id": a.pl_id, "link": a.lost_link[0], "why": a.lost_link[1]}
+            for a in answers
+            if a.lost_link
+        ]
         with self._writing() as db:
             db.execute(sql.DELIVERED, [{"a_seq": a.claimed.seq, "new_id": a.pl_id} for a in answers])
             if folded:
                 db.execute(sql.NOTE_DELIVERED, folded)
             if failed:
                 db.execute(sql.NOTE_FAILED, failed)
+            if lost:
+                db.execute(sql.KEEP_LOST_LINK, lost)
             if db.scalar(sql.ANY_WAITING):
                 db.execute(
                     sql.NOTES_READY,
