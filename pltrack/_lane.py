@@ -111,7 +111,7 @@ class Lane:
             with self._lock:
                 if self._courier is None:
                     host = self._host
-                    courier = Kind(self.store, host.owner, host.told, host.look_again, host.settings)
+                    courier = Kind(self.store, host.owner, host.told, host.look_again, lambda: host.settings)
                     courier.serve(host.destinations.values())
                     self._courier = courier
         return self._courier

@@ -49,6 +49,7 @@ class Settings:
     redact: bool | Redact = True
     send_price: bool = False
     fold: tuple[str, ...] = ("metadata", "prompt", "score")
+    on_unknown: str = "verify"
     linger: float = 0.5
     id_timeout: float = 10.0
     exit_timeout: float = 2.0
@@ -113,9 +114,13 @@ def program_name() -> str:
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
 _MOST_PRIVATE: dict[str, Any] = {"capture": "metadata", "redact": True}
-_CHOICES = {"delivery": ("background", "external", "off"), "capture": ("full", "metadata")}
+_CHOICES = {
+    "delivery": ("background", "external", "off"),
+    "capture": ("full", "metadata"),
+    "on_unknown": ("verify", "resend", "hold"),
+}
 _FOLDS = ("metadata", "prompt", "score")
-_POSITIVE = {"id_timeout", "exit_timeout", "http_timeout", "linger"}
+_POSITIVE = {"id_timeout", "exit_timeout", "linger"}
 _NAMES = frozenset(each.name for each in fields(Settings))
 _VARIABLES = {name: f"PLTRACK_{name.upper()}" for name in _NAMES} | {
     "api_key": "PROMPTLAYER_API_KEY",
@@ -133,7 +138,7 @@ def _checked(name: str, value: Any, called: str) -> Any:
         raise SettingError(f"{called}: {shown} cannot be used: {error}") from None
 
 
-def _converted(name: str, value: Any) -> Any:  # noqa: C901 -- one line per kind of setting
+def _converted(name: str, value: Any) -> Any:  # noqa: C901, PLR0912 -- one line per kind of setting
     if name in _CHOICES:
         return _choice(value, _CHOICES[name])
     if name in {"enabled", "require_key", "send_price"}:
@@ -146,6 +151,8 @@ def _converted(name: str, value: Any) -> Any:  # noqa: C901 -- one line per kind
         return _number(value, 0, 1)
     if name in _POSITIVE:
         return _number(value, 0, 86_400)
+    if name == "http_timeout":  # an exchange ends before its lease does, or another process would take the row over
+        return _number(value, 0.1, 30)
     if name in {"concurrency", "max_pending"}:
         return int(_number(value, 1, 10_000_000))
     if name == "previous_api_keys":

@@ -14,9 +14,17 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from wire import in_call_order
 
 import pltrack
+from pltrack._courier import search
 from pltrack.testing import FakePromptLayer, Fault
 
 MODEL = FakeListChatModel(responses=["four"])
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look up unknown outcomes every 0.2 s: the real pace keeps to PromptLayer's 10 searches a minute."""
+    monkeypatch.setattr(search, "EVERY", 0.2)
+    monkeypatch.setattr(search, "PATIENCE", (0.2, 0.2))
 
 
 def track_one(text: str = "What comes after 1,2,3?", **options: Any) -> pltrack.Session:

@@ -123,10 +123,10 @@ def test_a_note_never_overtakes_an_earlier_one(store: Store) -> None:
     (first, other) = store.claim_notes([TO], ME, 10, 5.0)
     store.write([], [], [note(None, pl_id=7, kind="metadata")])
     assert store.claim_notes([TO], ME, 10, 5.0) == []
-    store.retry_notes([(first.seq, 60.0, "away")])
+    store.retry_notes([(first, 60.0, "away")])
     assert store.claim_notes([TO], ME, 10, 5.0) == []
     store.notes_delivered([other.seq])
-    store.retry_notes([(first.seq, 0.0, "away")])
+    store.retry_notes([(first, 0.0, "away")])
     assert store.claim_notes([TO], ME, 10, 5.0) == []  # it is not out: only what is claimed can be put back
 
 
@@ -145,7 +145,7 @@ def test_what_is_put_back_is_tried_later(store: Store) -> None:
     """A row put back is due after its wait, remembers that it may have arrived, and counts attempts that count."""
     store.write([], [request("now"), request("later")], [])
     now, later = sorted(claimed(store), key=lambda one: one.id, reverse=True)
-    store.retry([(now.seq, 0.0, True, "timeout", False), (later.seq, 60.0, False, "500", True)])
+    store.retry([(now, 0.0, 1, "timeout", False), (later, 60.0, 0, "500", True)])
     (again,) = claimed(store)
     assert (again.id, again.attempts, again.uncertain) == ("now", 1, True)
     due = store.next_due([TO], ME, 5.0)

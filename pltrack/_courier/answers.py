@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
+from .._journal.statements import LONGEST_WAIT
 from .api import Answer
 
 _FIRST_WAIT = 0.5
@@ -32,6 +33,7 @@ class Verdict:
     why: str = ""
     wait: float = 0.0
     pl_id: int | None = None
+    blocks: bool = False  # nothing goes there before `wait` is over: the server said so
 
 
 def judge(answer: Answer, attempts: int, *, linked: bool = False) -> Verdict:
@@ -45,11 +47,12 @@ def judge(answer: Answer, attempts: int, *, linked: bool = False) -> Verdict:
         return Verdict(Act.UNLINK, answer.words)
     if status == 413:
         return Verdict(Act.SHRINK, answer.words)
-    if status == 429:
-        wait = answer.retry_after if answer.retry_after is not None else backoff(attempts)
-        return Verdict(Act.RETRY, answer.words, min(wait, 3600.0))
-    if status in (408, 425) or status >= 500 or (0 < status < 400):
-        return Verdict(Act.RETRY, answer.words, answer.retry_after or backoff(attempts))
+    if status == 504:  # a gateway gave up waiting: what stands behind it may have stored the request
+        return Verdict(Act.LOOK, answer.words, backoff(attempts))
+    if status in (408, 425, 429) or status >= 500 or (0 < status < 400):
+        asked = answer.retry_after
+        wait = backoff(attempts) if asked is None else min(asked, LONGEST_WAIT)
+        return Verdict(Act.RETRY, answer.words, wait, blocks=asked is not None or status == 429)
     if status == 0:
         return Verdict(Act.LOOK if answer.maybe_arrived else Act.RETRY, answer.words, backoff(attempts))
     return Verdict(Act.REFUSED, answer.words)
@@ -61,7 +64,8 @@ def request_id_of(answer: Answer) -> int | None:
     if not isinstance(body, dict):
         return None
     found = body.get("id", body.get("request_id"))
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+    fits = isinstance(found, int) and not isinstance(found, bool) and 0 < found < 2**63  # as the journal's column does
+    return found if fits else None
 
 
 def backoff(attempts: int) -> float:

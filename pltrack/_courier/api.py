@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import email.utils
 import socket
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -17,7 +19,15 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from .._settings import Destination
 
-_BODY_MOST = 1_000_000
+_BODY_MOST = 64_000_000  # the answer repeats what was sent
+
+
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,  # the name, the port or TLS
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
 
 
 class Answer(NamedTuple):
@@ -44,20 +54,18 @@ class Answer(NamedTuple):
 class Api:
     """PromptLayer's REST paths, spoken by one event loop."""
 
-    def __init__(self, timeout: float, concurrency: int) -> None:
+    def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=concurrency,
+                limit=0,  # each destination has its gate
                 keepalive_timeout=30,
                 resolver=_Resolver(),
                 use_dns_cache=True,
                 ttl_dns_cache=300,
             ),
-            timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout, 5.0)),
             auto_decompress=True,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-
         self._proxies: dict[str, str | None] = {}
 
     async def close(self) -> None:
@@ -70,8 +78,8 @@ class Api:
             self._proxies[base_url] = _proxy_of(base_url)
         return self._proxies[base_url]
 
-    async def post(self, to: Destination, path: str, body: bytes) -> Answer:
-        """Send a JSON body and return the answer, whatever happens."""
+    async def post(self, to: Destination, path: str, body: bytes, timeout: float) -> Answer:
+        """Send a JSON body and return the answer, whatever happens, `timeout` seconds later at the latest."""
         headers = {"X-API-KEY": to.api_key, "Content-Type": "application/json"}
         try:
             async with self._session.post(
@@ -80,12 +88,11 @@ class Api:
                 headers=headers,
                 allow_redirects=False,
                 proxy=self._proxy(to.base_url),
+                timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout / 2, 5.0)),
             ) as response:
-                raw = await response.content.read(_BODY_MOST)
-                if not response.content.at_eof():
-                    await response.read()
+                raw = await _read(response.content)
                 return Answer(response.status, _decoded(raw), _retry_after(response.headers))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+        except _NOT_SENT as error:
             return Answer(error=_words(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Answer(error=_words(error), maybe_arrived=True)
@@ -97,6 +104,15 @@ def _proxy_of(base_url: str) -> str | None:
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    raw = bytearray()
+    async for chunk in content.iter_any():
+        raw += chunk
+        if len(raw) > _BODY_MOST:
+            break
+    return bytes(raw)
 
 
 def _decoded(raw: bytes) -> Any:
@@ -112,29 +128,21 @@ def _words(error: BaseException) -> str:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "").strip()
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    if value.isdecimal():
+        return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up on the loop's helper threads, and by itself once the interpreter refuses those at exit."""
+    """Looks names up on a daemon thread each: a name server that does not answer must not hold up the exit."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        except RuntimeError:  # "cannot schedule new futures after shutdown"
-            found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        found = await self._looked_up(host, port, family)
         return [
             ResolveResult(
                 hostname=host,
@@ -146,6 +154,24 @@ class _Resolver(AbstractResolver):
             )
             for kind, _, proto, _, address in found
         ]
+
+    async def _looked_up(self, host: str, port: int, family: int) -> list[Any]:
+        answer: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
+
+        def look() -> None:
+            answer.set_running_or_notify_cancel()
+            try:
+                answer.set_result(socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM))
+            except OSError as error:
+                answer.set_exception(error)
+            except UnicodeError as error:  # a name that cannot be one
+                answer.set_exception(OSError(str(error)))
+
+        try:
+            threading.Thread(target=look, name="pltrack-names", daemon=True).start()
+        except RuntimeError:  # the interpreter ends, and starts no more threads
+            look()
+        return await asyncio.wrap_future(answer)
 
     async def close(self) -> None:
         """Nothing is held."""

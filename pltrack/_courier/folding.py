@@ -51,6 +51,15 @@ def is_linked(body: bytes) -> bool:
     return b'"prompt_name":' in body and bool(orjson.loads(body).get("prompt_name"))
 
 
+def link_of(body: bytes) -> str:
+    """Return the prompt link that a body carries, as a note would say it."""
+    found = orjson.loads(body)
+    link = {"prompt_name": found["prompt_name"], "prompt_input_variables": found.get("prompt_input_variables") or {}}
+    if (version := found.get("prompt_version_number")) is not None:
+        link["version"] = version
+    return orjson.dumps(link).decode()
+
+
 def unlinked(body: bytes) -> bytes:
     """Return `body` without its prompt link."""
     return orjson.dumps({key: value for key, value in orjson.loads(body).items() if key not in _LINK_FIELDS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -36,15 +37,20 @@ class Forwarder:
     """
 
     def __init__(
-        self, store: Callable[[], Store], owner: str, told: Told, idle: Callable[[], None], settings: Settings
+        self,
+        store: Callable[[], Store],
+        owner: str,
+        told: Told,
+        idle: Callable[[], None],
+        settings: Callable[[], Settings],
     ) -> None:
         self._open = store
         self._owner = owner
         self._told = told
         self._idle = idle
-        self._url = settings.hub
+        self._url = settings().hub
         self._hub: Hub | None = None
-        self._line = Line(Destination("the hub", ""))
+        self._line = Line(Destination("the hub", ""), asyncio.Semaphore())
         self.lines = {"hub": self._line}
         self.patience = BORROW_AFTER
         self._asked: dict[str, float] = {}  # ids of requests that somebody waits for, and until when
@@ -171,11 +177,8 @@ class Forwarder:
     def _failed(self, error: JournalError) -> None:
         self._line.failures += 1
         self._line.blocked_until = time.monotonic() + min(backoff(self._line.failures), 30.0)
-        self._line.say(f"{error}; records wait in the local journal", logging.WARNING)
+        self._line.say("records wait in the local journal", str(error), logging.WARNING)
 
     def _recovered(self) -> None:
-        line = self._line
-        if line.failures:
-            logging.getLogger("pltrack").warning("pltrack: the hub answers again")
-            line.said_at, line.unsaid = float("-inf"), 0
-        line.failures, line.blocked_until, line.last_error = 0, 0.0, ""
+        self._line.recovered()
+        self._line.last_error = ""

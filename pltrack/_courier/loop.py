@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,36 +17,39 @@ from .._settings import Destination, Settings
 from ..errors import JournalError
 from . import search
 from .answers import Act, Verdict, backoff, judge
-from .api import Api
-from .folding import fold, is_linked, note_call, shrunk, unlinked
-from .line import OPEN_AFTER, Line
+from .api import Answer, Api
+from .folding import fold, is_linked, link_of, note_call, shrunk, unlinked
+from .ledger import Again, Ledger, Told
+from .line import Line
 
 log = logging.getLogger("pltrack")
 
 _POLL = 2.0  # other processes may have left something in the journal
 _EXPIRE_EVERY = 5.0
-_PROBE_KEY_EVERY = 60.0
 # Between two rounds while answers come in, so that one transaction takes many of them: longer under load.
 _BREATH = 0.01
 _DEEP_BREATH = 0.03
 _MANY = 32
-
-# (our id, PromptLayer's id or None, whether that is final): answered, refused for good, or paused for now
-Told = Callable[[Sequence[tuple[str, int | None, bool]]], None]
+_LOG = "/log-request"
 
 
 class Courier:
     """Delivers one journal's rows to the destinations whose keys this process holds."""
 
     def __init__(
-        self, store: Callable[[], Store], owner: str, told: Told, idle: Callable[[], None], settings: Settings
+        self,
+        store: Callable[[], Store],
+        owner: str,
+        told: Told,
+        idle: Callable[[], None],
+        settings: Callable[[], Settings],
     ) -> None:
         self._open = store
         self._owner = owner
         self._told = told
         self._idle = idle
         self._settings = settings
-        self.lines: dict[str, Line] = {}
+        self.lines: Mapping[str, Line] = {}  # replaced, never changed: other threads read it
         self.patience = BORROW_AFTER  # 0: deliver other processes' rows as soon as they are due, as `pltrack sync` does
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -55,18 +58,18 @@ class Courier:
         self._wake_at = 0.0
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: dict[tuple[str, int], bool] = {}  # ("r" | "n", seq) under our lease: has its body gone out?
-        self._gate = asyncio.Semaphore(settings.concurrency)
-        self._delivered: list[Delivered] = []
+        self._ledger = Ledger(told)
         self._expire_at = 0.0
 
     # -- called from other threads ------------------------------------------------------------------------
 
     def serve(self, destinations: Iterable[Destination]) -> None:
-        """Deliver to these destinations too, from now on; a changed key ends a pause."""
-        for to in destinations:
-            if to.api_key:
-                self.lines.setdefault(to.fingerprint, Line(to))
+        """Deliver to these destinations too, from now on."""
+        with self._starting:
+            for to in destinations:
+                if to.api_key and to.fingerprint not in self.lines:
+                    line = Line(to, asyncio.Semaphore(self._settings().concurrency))
+                    self.lines = {**self.lines, to.fingerprint: line}
         self.wake()
 
     def start(self) -> None:
@@ -124,9 +127,10 @@ class Courier:
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         with _loading.LOCK:
-            api = Api(self._settings.http_timeout, self._settings.concurrency)
+            api = Api()
         try:
             while not self._closing:
+                self._wake_at = float("inf")  # whoever wakes us during the round means what it may have missed
                 self._woken.clear()
                 wait = self._round(api)
                 self._wake_at = time.monotonic() + wait
@@ -140,18 +144,19 @@ class Courier:
     def _round(self, api: Api) -> float:
         """Settle what was answered, claim what is due; return in how many seconds to look again."""
         try:
-            self._settle()
             store = self._open()
+            self._ledger.settle(store)
+            if self._settings().delivery != "background":
+                return _POLL
             if time.monotonic() >= self._expire_at:
                 self._expire_at = time.monotonic() + _EXPIRE_EVERY
                 store.expire()
                 self._idle()
-            full = self._claim(api, store)
-            if full:
+            if any([self._claim(api, store, line) for line in self.lines.values()]):
                 return 0.05  # an answer wakes the loop sooner
-            due = store.next_due(
-                [name for name, line in self.lines.items() if not line.paused], self._owner, self.patience
-            )
+            concurrency = self._settings().concurrency
+            going = [name for name, line in self.lines.items() if line.room(concurrency) > 0]
+            due = store.next_due(going, self._owner, self.patience) if going else None
             blocked = [line.blocked_until - time.monotonic() for line in self.lines.values()]
             waits = [_POLL, *(each for each in blocked if each > 0)]
             if due is not None:
@@ -159,36 +164,43 @@ class Courier:
             return min(waits)
         except JournalError as error:
             log.debug("pltrack: %s", error)
-            return _POLL
+        except Exception as error:  # noqa: BLE001 -- this thread must live on, or nothing is delivered any more
+            self._fault("a round of the courier", error)
+        return _POLL
 
-    def _claim(self, api: Api, store: Store) -> bool:
-        full = False
-        for name, line in self.lines.items():
-            room = line.room(self._settings.concurrency)
-            if room <= 0:
-                full = full or line.out > 0
-                continue
-            rows = store.claim([name], self._owner, room, self.patience)
-            self._held |= {("r", row.seq): False for row in rows}
-            unsure = [row for row in rows if row.uncertain]
-            for row in rows:
-                if not row.uncertain:
-                    self._spawn(line, self._send(api, line, row))
-            if unsure:
-                self._spawn(line, self._look(api, line, unsure))
-            notes = [] if line.open or line.paused else store.claim_notes([name], self._owner, room, self.patience)
-            self._held |= {("n", note.seq): False for note in notes}
-            by_target: dict[int | None, list[ClaimedNote]] = {}
-            for note in notes:
-                by_target.setdefault(note.pl_id, []).append(note)
-            for group in by_target.values():
-                self._spawn(line, self._send_notes(api, line, group))
-            if not rows and line.paused:
-                line.blocked_until = time.monotonic() + _PROBE_KEY_EVERY
-            full = full or bool(rows or notes)
-        return full
+    def _claim(self, api: Api, store: Store, line: Line) -> bool:
+        """Claim what is due for one destination and set to work; return whether more may be due."""
+        room = line.room(self._settings().concurrency)
+        if room <= 0:
+            return line.out > 0
+        names, since, wall = [line.to.fingerprint], time.monotonic(), time.time()
+        rows = store.claim(names, self._owner, room, self.patience)
+        self._ledger.hold(rows, since, wall)
+        self._take_on(api, line, rows)
+        # A probe is one exchange: with a request, or with a note where nothing else waits.
+        notes = store.claim_notes(names, self._owner, room, self.patience) if not (rows and line.probing) else []
+        self._ledger.hold(notes, since, wall)
+        by_target: dict[int | None, list[ClaimedNote]] = {}
+        for note in notes:
+            by_target.setdefault(note.pl_id, []).append(note)
+        for group in by_target.values():
+            self._spawn(line, group, self._send_notes(api, line, group))
+        if line.paused and not rows and not notes:
+            line.probe_later()
+        return bool(rows or notes)
 
-    def _spawn(self, line: Line, work: Coroutine[Any, Any, None]) -> None:
+    def _take_on(self, api: Api, line: Line, rows: Sequence[Claimed]) -> None:
+        on_unknown = self._settings().on_unknown
+        unsure = [row for row in rows if row.uncertain and on_unknown != "resend"]
+        for row in rows:
+            if not row.uncertain or on_unknown == "resend":
+                self._spawn(line, [row], self._send(api, line, row))
+        if unsure and on_unknown == "hold":
+            self._hold_back(line, unsure, "the lease of a courier ended before it had an answer")
+        elif unsure:
+            self._spawn(line, unsure, self._look(api, line, unsure))
+
+    def _spawn(self, line: Line, rows: Sequence[Claimed | ClaimedNote], work: Coroutine[Any, Any, None]) -> None:
         line.out += 1
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -196,164 +208,200 @@ class Courier:
         def done(task: asyncio.Task[None]) -> None:
             line.out -= 1
             self._tasks.discard(task)
-            if not task.cancelled() and task.exception() is not None:
-                log.error("pltrack: delivery failed", exc_info=task.exception())
+            if not task.cancelled() and (error := task.exception()) is not None:
+                for row in self._ledger.open_of(rows):
+                    self._ledger.give_back(row, backoff(row.attempts), f"pltrack failed: {error!r}"[:500], counts=True)
+                self._fault("delivery", error)
             if self._woken is not None:
                 self._woken.set()
 
         task.add_done_callback(done)
 
+    # -- one exchange -------------------------------------------------------------------------------------
+
+    async def _exchange(
+        self, api: Api, line: Line, path: str, body: bytes, rows: Sequence[Claimed | ClaimedNote]
+    ) -> tuple[Answer, float] | None:
+        """Send when it is its turn; return the answer and when it was begun, None when it must not go now."""
+        async with line.gate:
+            timeout = self._settings().http_timeout
+            holds = [self._ledger.held(row) for row in rows]
+            if not line.free() or not all(hold.lasts(timeout) for hold in holds):
+                return None
+            for hold in holds:
+                hold.sent = path != search.PATH
+            line.sending += 1
+            begun = time.monotonic()
+            try:
+                return await api.post(line.to, path, body, timeout), begun
+            finally:
+                line.sending -= 1
+
     # -- one request --------------------------------------------------------------------------------------
 
     async def _send(self, api: Api, line: Line, row: Claimed) -> None:
-        folded = fold(row.payload, row.notes, self._settings.fold)
+        folded = fold(row.payload, row.notes, self._settings().fold)
         whole = body = folded.body
+        carried = set(folded.notes)
         failed: list[tuple[int, str]] = []
+        lost_link: tuple[str, str] | None = None
         cuts = 0
         while True:
-            async with self._gate:
-                self._held["r", row.seq] = True
-                answer = await api.post(line.to, "/log-request", body)
+            exchange = await self._exchange(api, line, _LOG, body, [row])
+            if exchange is None:
+                self._ledger.give_back(row, 0.0, line.last_error or "kept back")
+                return
+            answer, begun = exchange
             verdict = judge(answer, row.attempts, linked=answer.status == 404 and is_linked(body))
             if verdict.act is Act.UNLINK:
-                failed = self._link_notes(row, folded.notes, verdict.why)
+                failed = self._link_notes(line, row, carried, verdict.why)
+                lost_link = None if failed else (link_of(whole), verdict.why)
                 whole, body = unlinked(whole), unlinked(body)
             elif verdict.act is Act.SHRINK and (smaller := shrunk(whole, cuts + 1)) is not None:
                 cuts, body = cuts + 1, smaller
+            elif verdict.act is Act.REFUSED and carried:  # a note may be what is wrong: then it fails, not the request
+                carried, failed, cuts = set(), [], 0
+                whole = body = row.payload
             else:
                 break
+            self._ledger.held(row).sent = False  # it was refused: it has not arrived
         if verdict.act is Act.DONE and verdict.pl_id is not None:
-            carried = set(folded.notes) - {seq for seq, _ in failed}
-            self._arrived(line, Delivered(row, verdict.pl_id, tuple(carried), tuple(failed)))
+            carried -= {seq for seq, _ in failed}
+            self._arrived(line, Delivered(row, verdict.pl_id, tuple(sorted(carried)), tuple(failed), lost_link))
         else:
-            self._not_arrived(line, row, verdict)
+            self._not_arrived(line, row, verdict, begun)
 
-    def _link_notes(self, row: Claimed, folded: Sequence[int], why: str) -> list[tuple[int, str]]:
-        links = [note.seq for note in row.notes if note.kind == "prompt" and note.seq in folded]
-        self.lines[row.destination].say(f"a prompt link was refused: {why}", logging.WARNING)
+    def _link_notes(self, line: Line, row: Claimed, carried: Collection[int], why: str) -> list[tuple[int, str]]:
+        links = [note.seq for note in row.notes if note.kind == "prompt" and note.seq in carried]
+        line.say("a prompt link was refused", why, logging.WARNING)
         return [(seq, why) for seq in links]
 
     def _arrived(self, line: Line, delivered: Delivered) -> None:
+        self._ledger.delivered.append(delivered)
         self._recovered(line)
-        self._delivered.append(delivered)
 
-    def _not_arrived(self, line: Line, row: Claimed, verdict: Verdict) -> None:
-        self._held.pop(("r", row.seq), None)
+    def _not_arrived(self, line: Line, row: Claimed, verdict: Verdict, begun: float) -> None:
         if verdict.act in (Act.REFUSED, Act.SHRINK):
-            line.say(f"a request was refused: {verdict.why}", logging.ERROR)
-            self._open().failed([(row, verdict.why)])
-            self._told([(row.id, None, True)])
+            self._recovered(line, unless_paused=True)
+            line.say("a request was refused", verdict.why, logging.ERROR)
+            self._ledger.failed.append((row, verdict.why))
             return
         if verdict.act is Act.DONE:  # accepted, but by whom? A proxy's page has no id.
             verdict = Verdict(Act.LOOK, "answered without an id", backoff(row.attempts))
-        self._setback(line, verdict)
-        paused = verdict.act is Act.PAUSE
-        wait = 0.0 if paused else verdict.wait
-        self._open().retry([(row.seq, wait, verdict.act is Act.LOOK, verdict.why, not paused)])
-        if paused:
+        unknown = verdict.act is Act.LOOK and self._settings().on_unknown != "resend"
+        if unknown and self._settings().on_unknown == "hold":
+            line.failed(verdict, begun)
+            self._hold_back(line, [row], verdict.why)
+            return
+        self._failed(line, verdict, begun)
+        if verdict.act is Act.PAUSE:
+            self._ledger.again.append(Again(row, 0.0, 0, verdict.why, counts=False))
             self._told([(row.id, None, False)])
+        else:
+            self._ledger.again.append(Again(row, verdict.wait, int(unknown), verdict.why, counts=True))
+
+    def _hold_back(self, line: Line, rows: Sequence[Claimed], why: str) -> None:
+        """Leave it to the user whether what may have arrived is sent again (`on_unknown="hold"`)."""
+        line.say("a request may have arrived and is held back", why, logging.ERROR)
+        self._ledger.failed += [(row, f"held back, it may have arrived: {why}") for row in rows]
 
     # -- a request that may have arrived ------------------------------------------------------------------
 
     async def _look(self, api: Api, line: Line, rows: Sequence[Claimed]) -> None:
-        """Ask PromptLayer whether it has these; take over the ids it knows, send the others again."""
+        """Ask PromptLayer whether it has these; take over the ids it knows, send the others again in the end."""
         now = time.monotonic()
         if now < line.search_at:
             self._postpone(rows, line.search_at - now)
             return
+        some, later = rows[: line.search_most], rows[line.search_most :]
         line.search_at = now + search.EVERY
-        some, later = rows[: search.MOST], rows[search.MOST :]
         self._postpone(later, search.EVERY)
-        answer = await api.post(line.to, search.PATH, search.body([row.id for row in some]))
-        if not 200 <= answer.status < 300 or not isinstance(answer.body, dict):
-            verdict = judge(answer, some[0].attempts)
-            if verdict.act is not Act.REFUSED:
-                self._setback(line, verdict)
-            self._postpone(some, max(verdict.wait, search.EVERY))
+        exchange = await self._exchange(api, line, search.PATH, search.body([row.id for row in some]), some)
+        if exchange is None:
+            self._postpone(some, 0.0)
             return
+        answer, begun = exchange
         found = search.found(answer)
+        if found is None:
+            self._cannot_look(line, some, answer, begun)
+            return
         for row in some:
             if row.id in found:
                 self._arrived(line, Delivered(row, found[row.id]))
-            else:
-                await self._send(api, line, row)
+        missing = [row for row in some if row.id not in found]
+        line.search_most = search.MOST
+        if search.has_more(answer) and len(some) > 1:  # someone else's copies fill the page
+            line.search_most = len(some) // 2
+            self._postpone(missing, search.EVERY)
+        else:
+            self._ledger.again += [self._not_found(row) for row in missing]
 
-    def _postpone(self, rows: Sequence[Claimed], wait: float) -> None:
-        for row in rows:
-            self._held.pop(("r", row.seq), None)
-        self._open().retry([(row.seq, wait, True, "looking whether it arrived", False) for row in rows])
+    def _not_found(self, row: Claimed) -> Again:
+        if row.uncertain > len(search.PATIENCE):
+            return Again(row, 0.0, 0, "it had not arrived", counts=False)
+        return Again(row, search.PATIENCE[row.uncertain - 1], row.uncertain + 1, "not found yet", counts=False)
+
+    def _cannot_look(self, line: Line, rows: Sequence[Claimed], answer: Answer, begun: float) -> None:
+        """Wait for the search alone: that it is refused or too busy says nothing about the rest."""
+        verdict = judge(answer, rows[0].attempts)
+        if answer.status in (0, 401) or answer.status >= 500:
+            self._failed(line, verdict, begun)
+        else:
+            line.say("what may have arrived cannot be looked up", answer.words, logging.WARNING)
+        wait = max(verdict.wait, search.EVERY)
+        line.search_at = max(line.search_at, time.monotonic() + wait)
+        self._postpone(rows, wait, answer.words)
+
+    def _postpone(self, rows: Sequence[Claimed], wait: float, why: str = "") -> None:
+        words = f"looking whether it arrived{f': {why}' if why else ''}"
+        self._ledger.again += [Again(row, wait, row.uncertain, words, counts=False) for row in rows]
 
     # -- the notes about one request ----------------------------------------------------------------------
 
     async def _send_notes(self, api: Api, line: Line, group: Sequence[ClaimedNote]) -> None:
         for position, note in enumerate(group):
             path, body = note_call(note)
-            async with self._gate:
-                verdict = judge(await api.post(line.to, path, body), note.attempts)
+            exchange = await self._exchange(api, line, path, body, [note])
+            if exchange is None:
+                for each in group[position:]:
+                    self._ledger.give_back(each, 0.0, line.last_error or "kept back")
+                return
+            answer, begun = exchange
+            verdict = judge(answer, note.attempts)
             if verdict.act is Act.DONE:
                 self._recovered(line)
-                self._open().notes_delivered([note.seq])
+                self._ledger.notes_delivered.append(note)
             elif verdict.act in (Act.RETRY, Act.LOOK, Act.PAUSE):
-                self._setback(line, verdict)
-                rest = [each.seq for each in group[position:]]
-                self._open().retry_notes([(seq, verdict.wait, verdict.why) for seq in rest])
-                for seq in rest:
-                    self._held.pop(("n", seq), None)
+                self._failed(line, verdict, begun)
+                self._ledger.notes_again += [(each, verdict.wait, verdict.why) for each in group[position:]]
                 return
             else:
-                line.say(f"a {note.kind} was refused: {verdict.why}", logging.ERROR)
-                self._open().notes_failed([(note.seq, verdict.why)])
-            self._held.pop(("n", note.seq), None)
+                self._recovered(line, unless_paused=True)
+                line.say(f"a {note.kind} was refused", verdict.why, logging.ERROR)
+                self._ledger.notes_failed.append((note, verdict.why))
 
-    # -- how the line stands ------------------------------------------------------------------------------
+    # -- how it stands ------------------------------------------------------------------------------------
 
-    def _recovered(self, line: Line) -> None:
-        was_open = line.open or bool(line.paused)
-        line.failures, line.blocked_until, line.paused = 0, 0.0, ""
-        if was_open:
-            log.warning("pltrack: %s answers again; delivery goes on", line.to.base_url)
-            line.said_at, line.unsaid = float("-inf"), 0
-            self._open().hurry(destination=line.to.fingerprint)
+    def _recovered(self, line: Line, *, unless_paused: bool = False) -> None:
+        if not (unless_paused and line.paused) and line.recovered():
+            self._ledger.hurried.add(line.to.fingerprint)
 
-    def _setback(self, line: Line, verdict: Verdict) -> None:
-        line.failures += 1
-        line.last_error = verdict.why
-        if verdict.act is Act.PAUSE:
-            line.paused = verdict.why
-            line.blocked_until = time.monotonic() + _PROBE_KEY_EVERY
-            text = f"the key was refused, delivery is paused (records wait in the journal): {verdict.why}"
-            line.say(f"{text} [destination {line.to.fingerprint}]", logging.ERROR)
-            return
-        if verdict.why.startswith("429"):
-            line.blocked_until = time.monotonic() + verdict.wait
-        elif line.open:
-            line.blocked_until = time.monotonic() + backoff(line.failures - OPEN_AFTER)
-        line.say(f"delivery failed and will be tried again: {verdict.why}", logging.WARNING)
+    def _failed(self, line: Line, verdict: Verdict, begun: float) -> None:
+        line.failed(verdict, begun)
+        if verdict.act is not Act.PAUSE:
+            line.say("delivery failed and will be tried again", verdict.why, logging.WARNING)
+
+    def _fault(self, where: str, error: BaseException) -> None:
+        log.error("pltrack: an error in %s; what was recorded stays in the journal", where, exc_info=error)
 
     # -- the end ------------------------------------------------------------------------------------------
-
-    def _settle(self) -> None:
-        if not self._delivered:
-            return
-        answers, self._delivered = self._delivered, []
-        try:
-            self._open().delivered(answers)
-        except JournalError:
-            self._delivered = answers + self._delivered
-            raise
-        for answer in answers:
-            self._held.pop(("r", answer.claimed.seq), None)
-        self._told([(answer.claimed.id, answer.pl_id, True) for answer in answers])
 
     async def _stop(self, api: Api) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Cut off in mid-send: each may have arrived, so the next courier looks before it sends.
+        self._ledger.give_all_back("cut off")
         with suppress(JournalError):
-            self._settle()
-            # Cut off in mid-send: each may have arrived, so the next courier looks before it sends.
-            store = self._open()
-            mine = [(seq, sent) for (kind, seq), sent in self._held.items() if kind == "r"]
-            store.retry((seq, 0.0, sent, "cut off", sent) for seq, sent in mine)
-            store.retry_notes((seq, 0.0, "cut off") for kind, seq in self._held if kind == "n")
+            self._ledger.settle(self._open())
         await api.close()

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, bindparam, case, func, literal_column, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    bindparam,
+    case,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.compiler import compiles
@@ -22,6 +34,7 @@ FORWARDED: ColumnElement[str] = literal_column("'forwarded'")
 LEASE = 60.0
 BORROW_AFTER = 5.0  # seconds past due after which any process may deliver another one's row
 ORPHAN_AFTER = 24 * 3600.0
+LONGEST_WAIT = 3600.0  # seconds that any answer may put a row off
 
 
 class _Now(FunctionElement[float]):
@@ -53,14 +66,18 @@ REQUEST_COLUMNS = (
 )  # fmt: skip
 
 
+def _claimable(table: Any) -> Any:
+    mine = or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - bindparam("patience"))
+    return (table.c.due_at <= NOW) & mine
+
+
 def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any) -> Any:
     due = (
         select(table.c.seq)
         .where(
             table.c.state == PENDING,
-            table.c.due_at <= NOW,
+            _claimable(table),
             table.c.destination.in_(bindparam("destinations", expanding=True)),
-            or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - bindparam("patience")),
             *extra,
         )
         .order_by(order)
@@ -93,14 +110,16 @@ CLAIM_NOTES = _claim(
     notes,
     NOTE_COLUMNS,
     [
-        # In order: not while an earlier note about the same request is out, or waits for its next try.
+        # In order: not while an earlier note about the same request is out, waits for its next try, or is another
+        # process's to send.
         ~select(_earlier.c.seq)
         .where(
             _earlier.c.pl_id == notes.c.pl_id,
+            _earlier.c.destination == notes.c.destination,
             _earlier.c.seq < notes.c.seq,
             or_(
                 _earlier.c.state == SENDING,
-                (_earlier.c.state == PENDING) & (_earlier.c.due_at > NOW),
+                (_earlier.c.state == PENDING) & ~_claimable(_earlier),
             ),
         )
         .exists()
@@ -269,11 +288,25 @@ DELIVERED = (
     .where(_by_seq)
     .values(state=State.DELIVERED.value, pl_id=bindparam("new_id"), lease_until=None, reason=None)
 )
-FAILED = update(requests).where(_by_seq).values(state=State.FAILED.value, reason=bindparam("why"), lease_until=None)
+# Attempts tell leases apart: who lost a lease to another process changes nothing of what that one does.
+_held = (requests.c.state == SENDING) & (requests.c.attempts == bindparam("held"))
+FAILED = (
+    update(requests).where(_by_seq, _held).values(state=State.FAILED.value, reason=bindparam("why"), lease_until=None)
+)
 NOTE_DELIVERED = update(notes).where(_note_by_seq).values(state=State.DELIVERED.value, lease_until=None, reason=None)
 NOTE_FAILED = (
     update(notes).where(_note_by_seq).values(state=State.FAILED.value, reason=bindparam("why"), lease_until=None)
 )
+# A prompt's own link is part of its request; refused, it is kept as a note, so that it can be seen.
+LOST_LINK_COLUMNS = [
+    "id", "request_id", "pl_id", "kind", "payload", "owner", "destination", "state", "due_at", "attempts", "reason",
+    "created_at",
+]  # fmt: skip
+LOST_LINK = select(
+    requests.c.id + "/link", requests.c.id, bindparam("new_id", type_=notes.c.pl_id.type), literal("prompt"),
+    bindparam("link", type_=notes.c.payload.type), requests.c.owner, requests.c.destination, literal("failed"), NOW,
+    literal(1), bindparam("why", type_=notes.c.reason.type), NOW,
+).where(_by_seq)  # fmt: skip
 NOTES_READY = (
     update(notes)
     .where(_note_waiting)
@@ -282,7 +315,7 @@ NOTES_READY = (
 NOTES_FAILED_WITH = update(notes).where(_note_waiting).values(state=State.FAILED.value, reason=bindparam("why"))
 RETRY_REQUEST = (
     update(requests)
-    .where(_by_seq, requests.c.state == SENDING)
+    .where(_by_seq, _held)
     .values(
         state=State.PENDING.value,
         due_at=NOW + bindparam("wait"),
@@ -294,14 +327,21 @@ RETRY_REQUEST = (
 )
 RETRY_NOTE = (
     update(notes)
-    .where(_note_by_seq, notes.c.state == SENDING)
+    .where(_note_by_seq, notes.c.state == SENDING, notes.c.attempts == bindparam("held"))
     .values(state=State.PENDING.value, due_at=NOW + bindparam("wait"), reason=bindparam("why"), lease_until=None)
 )
+# A lease or a wait that ends later than it could was given before the clock was set back.
 EXPIRE = [
     update(requests)
-    .where(requests.c.state == SENDING, requests.c.lease_until < NOW)
+    .where(requests.c.state == SENDING, ~requests.c.lease_until.between(NOW, NOW + LEASE + 1))
     .values(state=State.PENDING.value, uncertain=1, lease_until=None),
-    update(notes).where(notes.c.state == SENDING, notes.c.lease_until < NOW).values(state=_FREED, lease_until=None),
+    update(notes)
+    .where(notes.c.state == SENDING, ~notes.c.lease_until.between(NOW, NOW + LEASE + 1))
+    .values(state=_FREED, lease_until=None),
+    *(
+        update(table).where(table.c.state == PENDING, table.c.due_at > NOW + LONGEST_WAIT + 1).values(due_at=NOW)
+        for table in (requests, notes)
+    ),
 ]
 GIVE_UP_ORPHANS = (
     update(notes)

@@ -44,7 +44,7 @@ class Claimed(NamedTuple):
     destination: str
     payload: bytes
     attempts: int
-    uncertain: bool
+    uncertain: int  # 0: it has not been sent; else it may have arrived, and how often it was looked for, plus one
     notes: tuple[ClaimedNote, ...]
 
 
@@ -67,6 +67,7 @@ class Delivered(NamedTuple):
     pl_id: int
     folded: Sequence[int] = ()
     failed_notes: Sequence[tuple[int, str]] = ()
+    lost_link: tuple[str, str] | None = None  # a prompt link of the request's own that was refused, and why
 
 
 class Store(Exchange):
@@ -210,7 +211,7 @@ class Store(Exchange):
                 row.destination,
                 payloads.get(row.seq, b"{}"),
                 row.attempts,
-                bool(row.uncertain),
+                row.uncertain,
                 tuple(waiting.get(row.id, ())),
             )
             for row in rows
@@ -230,12 +231,20 @@ class Store(Exchange):
             return
         folded = [{"a_seq": seq} for answer in answers for seq in answer.folded]
         failed = [{"a_seq": seq, "why": why} for answer in answers for seq, why in answer.failed_notes]
+        lost = [
+            {"a_seq": a.claimed.seq, "new_id": a.pl_id, "link": a.lost_link[0], "why": a.lost_link[1]}
+            for a in answers
+            if a.lost_link
+        ]
         with self._writing() as db:
             db.execute(sql.DELIVERED, [{"a_seq": a.claimed.seq, "new_id": a.pl_id} for a in answers])
             if folded:
                 db.execute(sql.NOTE_DELIVERED, folded)
             if failed:
                 db.execute(sql.NOTE_FAILED, failed)
+            if lost:
+                kept = self._insert(notes).from_select(sql.LOST_LINK_COLUMNS, sql.LOST_LINK).on_conflict_do_nothing()
+                db.execute(kept, lost)
             if db.scalar(sql.ANY_WAITING):
                 db.execute(
                     sql.NOTES_READY,
@@ -246,10 +255,10 @@ class Store(Exchange):
         """Write down that requests were refused for good; their notes fail with them."""
         if rows:
             with self._writing() as db:
-                db.execute(sql.FAILED, [{"a_seq": row.seq, "why": why} for row, why in rows])
+                db.execute(sql.FAILED, [{"a_seq": row.seq, "held": row.attempts, "why": why} for row, why in rows])
                 db.execute(
                     sql.NOTES_FAILED_WITH,
-                    [{"a_request": row.id, "why": f"its request was refused: {why}"} for row, why in rows],
+                    [{"a_request": row.id, "why": f"its request failed: {why}"} for row, why in rows],
                 )
 
     def notes_delivered(self, seqs: Iterable[int]) -> None:
@@ -260,19 +269,29 @@ class Store(Exchange):
         """Write down that notes were refused for good."""
         self._each(sql.NOTE_FAILED, [{"a_seq": seq, "why": why} for seq, why in rows])
 
-    def retry(self, rows: Iterable[tuple[int, float, bool, str, bool]]) -> None:
-        """Put requests back: (seq, seconds to wait, may have arrived, why, counts as an attempt)."""
+    def retry(self, rows: Iterable[tuple[Claimed, float, int, str, bool]]) -> None:
+        """Put requests back unless the lease was lost: (row, seconds to wait, uncertain, why, counts as an attempt)."""
         self._each(
             sql.RETRY_REQUEST,
             [
-                {"a_seq": seq, "wait": wait, "unsure": int(unsure), "why": why, "back": 0 if counts else 1}
-                for seq, wait, unsure, why, counts in rows
+                {
+                    "a_seq": row.seq,
+                    "held": row.attempts,
+                    "wait": wait,
+                    "unsure": unsure,
+                    "why": why,
+                    "back": 0 if counts else 1,
+                }
+                for row, wait, unsure, why, counts in rows
             ],
         )
 
-    def retry_notes(self, rows: Iterable[tuple[int, float, str]]) -> None:
-        """Put notes back: (seq, seconds to wait, why)."""
-        self._each(sql.RETRY_NOTE, [{"a_seq": seq, "wait": wait, "why": why} for seq, wait, why in rows])
+    def retry_notes(self, rows: Iterable[tuple[ClaimedNote, float, str]]) -> None:
+        """Put notes back unless the lease was lost: (note, seconds to wait, why)."""
+        self._each(
+            sql.RETRY_NOTE,
+            [{"a_seq": note.seq, "held": note.attempts, "wait": wait, "why": why} for note, wait, why in rows],
+        )
 
     def replace_payload(self, seq: int, payload: bytes) -> None:
         """Store the smaller body that a request is sent with from now on."""

@@ -90,7 +90,7 @@ def _courier_of(runtime: Runtime, local: Store, wanted: Wanted) -> Iterator[tupl
     hub = _opened(hub_url, wanted.watch)
     try:
         _hand_over(runtime, local, wanted.timeout)
-        courier = Courier(lambda: hub, runtime.owner, runtime.told, lambda: None, runtime.settings)
+        courier = Courier(lambda: hub, runtime.owner, runtime.told, lambda: None, lambda: runtime.settings)
         courier.serve(runtime.destinations.values())
         yield hub, courier
     finally:
