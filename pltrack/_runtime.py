@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -55,14 +55,20 @@ class Runtime:
         path = settings.journal or default_journal()
         with self._lock:
             self.lane = self._lanes.get(path) or self._lanes.setdefault(path, Lane(self, path))
-        self.serve(settings.destinations)
+        with self._lock:
+            # One that is configured replaces what a session said: a key that was given up is not used again.
+            self._serve({each.fingerprint: each for each in settings.destinations if each.api_key})
 
-    def serve(self, destinations: Iterable[Destination]) -> None:
-        """Deliver to these destinations too."""
-        new = {each.fingerprint: each for each in destinations if each.api_key}
-        if new.keys() - self.destinations.keys():
-            self.destinations = self.destinations | new
-            for lane in self._lanes.values():
+    def serve(self, destination: Destination) -> None:
+        """Deliver to this destination too."""
+        with self._lock:
+            if destination.fingerprint not in self.destinations:
+                self._serve({destination.fingerprint: destination})
+
+    def _serve(self, new: Mapping[str, Destination]) -> None:
+        if any(self.destinations.get(name) != each for name, each in new.items()):
+            self.destinations = {**self.destinations, **new}
+            for lane in list(self._lanes.values()):
                 if lane.running_courier is not None:
                     lane.running_courier.serve(new.values())
 

@@ -15,7 +15,7 @@ import aiohttp
 import orjson
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from .._settings import Destination
+from .._settings import Destination, unkeyed
 
 _BODY_MOST = 1_000_000
 
@@ -84,7 +84,8 @@ class Api:
                 raw = await response.content.read(_BODY_MOST)
                 if not response.content.at_eof():
                     await response.read()
-                return Answer(response.status, _decoded(raw), _retry_after(response.headers))
+                retry_after = _retry_after(response.headers)
+                return Answer(response.status, _decoded(to.without_key(raw)), retry_after)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             return Answer(error=_words(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -107,7 +108,7 @@ def _decoded(raw: bytes) -> Any:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500] if str(error) else type(error).__name__
+    return unkeyed(f"{type(error).__name__}: {error}"[:500]) if str(error) else type(error).__name__
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

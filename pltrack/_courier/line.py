@@ -53,4 +53,4 @@ class Line:
             return
         more = f" (and {self.unsaid} more since)" if self.unsaid else ""
         self.said_at, self.unsaid = now, 0
-        log.log(level, "pltrack: %s: %s%s", self.to.base_url, text, more)
+        log.log(level, "pltrack: %s: %s%s", self.to, text, more)

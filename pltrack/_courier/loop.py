@@ -65,8 +65,8 @@ class Courier:
     def serve(self, destinations: Iterable[Destination]) -> None:
         """Deliver to these destinations too, from now on; a changed key ends a pause."""
         for to in destinations:
-            if to.api_key:
-                self.lines.setdefault(to.fingerprint, Line(to))
+            if to.api_key and ((known := self.lines.get(to.fingerprint)) is None or known.to != to):
+                self.lines = {**self.lines, to.fingerprint: Line(to)}  # a new dict: the loop may be walking it
         self.wake()
 
     def start(self) -> None:
@@ -303,7 +303,7 @@ class Courier:
         was_open = line.open or bool(line.paused)
         line.failures, line.blocked_until, line.paused = 0, 0.0, ""
         if was_open:
-            log.warning("pltrack: %s answers again; delivery goes on", line.to.base_url)
+            log.warning("pltrack: %s answers again; delivery goes on", line.to)
             line.said_at, line.unsaid = float("-inf"), 0
             self._open().hurry(destination=line.to.fingerprint)
 

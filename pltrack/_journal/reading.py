@@ -107,6 +107,18 @@ class Reader:
             )
         return {**states, "oldest": oldest, "orphans": orphans or 0, "keyless": keyless or 0}
 
+    def left_for(self) -> dict[str, int]:
+        """Return for each destination how many requests and notes wait to be delivered there."""
+        found: dict[str, int] = {}
+        with self._reading() as db:
+            for table in (requests, notes):
+                left = table.c.state.in_([State.PENDING, State.SENDING])
+                for name, count in db.execute(
+                    select(table.c.destination, func.count()).where(left).group_by(table.c.destination)
+                ):
+                    found[name] = found.get(name, 0) + count
+        return found
+
     def rows(self, limit: int = 20, request_id: str | None = None) -> list[dict[str, Any]]:
         """Return the newest requests first, with their notes; or the one with `request_id`."""
         whole = select(requests, bodies.c.payload).outerjoin(bodies, bodies.c.seq == requests.c.seq)

@@ -259,12 +259,12 @@ class Store(Reader):
                     statement = statement.where(table.c.destination == destination)
                 db.execute(statement.values(due_at=sql.NOW))
 
-    def adopt(self, destination: str) -> int:
-        """Give everything recorded without a key to `destination`; return how many requests that were."""
+    def adopt(self, destination: str, source: str = "") -> int:
+        """Give what was recorded for `source` (nobody: without a key) to `destination`; return how many requests."""
         with self._writing() as db:
             for table in (requests, notes):
                 count = db.execute(
-                    update(table).where(table.c.destination == "").values(destination=destination, due_at=sql.NOW)
+                    update(table).where(table.c.destination == source).values(destination=destination, due_at=sql.NOW)
                 ).rowcount
                 if table is requests:
                     adopted = count

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _TIMEOUT = 60.0
 _LOOK_EVERY = 0.2
 _CLOSE_TIMEOUT = 3.0
+_FINGERPRINT = re.compile("[0-9a-f]{16}")
 
 
 class Counts(NamedTuple):
@@ -33,7 +35,7 @@ class Counts(NamedTuple):
     orphans: int
 
 
-def run(*, watch: bool, adopt: bool, timeout: float | None) -> int:
+def run(*, watch: bool, adopt: bool, take_over: Sequence[str], timeout: float | None) -> int:
     """Deliver; return the exit code: 1 when something is left or was refused."""
     _runtime.configure(delivery="background")
     runtime = _runtime.get()
@@ -45,13 +47,27 @@ def run(*, watch: bool, adopt: bool, timeout: float | None) -> int:
         if before.left or watch:
             complain("there is no PromptLayer key: set PROMPTLAYER_API_KEY")
         return int(bool(before.left or watch))
-    if adopt and (adopted := store.adopt(runtime.fingerprint)):
-        print(f"Adopted {adopted} request(s) that were recorded without a key.")
+    if not _taken(store, runtime.fingerprint, adopt, take_over):
+        return 2
     ended = _deliver(runtime, before, watch, timeout)
     runtime.lane.courier().close(_CLOSE_TIMEOUT)  # what is under way is given back before it is counted
     after = _counts(store)
     _report(before, after, ended)
+    _report_elsewhere(store, runtime.destinations)
     return int(after.left > 0 or after.refused > before.refused)
+
+
+def _taken(store: Store, own: str, adopt: bool, take_over: Sequence[str]) -> bool:
+    """Make this key's what was asked for; return False, and say why, where that cannot be."""
+    for name in take_over:
+        if not _FINGERPRINT.fullmatch(name):  # perhaps a key: it is not repeated
+            complain("--take-over: expected a fingerprint of 16 characters, as the log and `pltrack sync` name it")
+            return False
+    for name in take_over:
+        print(f"Took over {store.adopt(own, name)} request(s) of destination {name}.")
+    if adopt and (adopted := store.adopt(own)):
+        print(f"Adopted {adopted} request(s) that were recorded without a key.")
+    return True
 
 
 def _deliver(runtime: Runtime, before: Counts, watch: bool, timeout: float | None) -> str:
@@ -121,8 +137,15 @@ def _report(before: Counts, after: Counts, ended: str) -> None:
         complain(f"{after.without_key} request(s) were recorded without a key: `pltrack sync --adopt` delivers them")
     if after.orphans:
         complain(f"{after.orphans} note(s) are about requests that this journal does not know")
-    if ended == "done" and not after.without_key and not after.orphans:
-        complain("what is left was recorded under a key that is not set here (see PLTRACK_PREVIOUS_API_KEYS)")
+
+
+def _report_elsewhere(store: Store, served: Collection[str]) -> None:
+    for name, count in sorted(store.left_for().items()):
+        if name and name not in served:
+            complain(
+                f"{count} of them are for destination {name}, whose key is not set here: name it in "
+                f"PLTRACK_PREVIOUS_API_KEYS, or deliver them under this key with `pltrack sync --take-over {name}`"
+            )
 
 
 @contextmanager
