@@ -132,6 +132,7 @@ class Lane:
                 app=settings.app or program_name(),
                 linger=settings.linger,
                 redactor=Redactor(settings.redact, lambda error: self._host.fault("redact", error)),
+                capture=settings.capture,
                 send_price=settings.send_price,
             )
             known = self._encoders[id(settings)] = (settings, encoder)

@@ -230,7 +230,7 @@ for arguments in (["status"], ["status", "--json"], ["ls"], ["show", "last"], ["
 )
 @pytest.mark.parametrize("answer", ["taken", "refused", "repeated"])
 def test_a_key_appears_nowhere(server: FakePromptLayer, tmp_path: Path, key: str, other: str, answer: str) -> None:
-    """Not in a file, a log line at DEBUG level, an error, traceback, repr, status or CLI output, even if it is echoed."""
+    """Not in a file, a log line at DEBUG level, an error, traceback, repr, status or CLI output, even if echoed."""
     journal = tmp_path / "state" / "journal.db"
     server.accept(key)
     server.accept(other)
