@@ -12,7 +12,7 @@ import orjson
 
 from .. import _loading
 from .._blueprint import faults, messages, outputs, parameters, usage
-from .._plain import plain, thaw
+from .._plain import plain, text, thaw
 from .._records import Call, Note, Scope, State
 from .._redact import Redactor
 
@@ -247,9 +247,9 @@ def _cut(body: dict[str, Any]) -> dict[str, Any]:
 def _langchain_metadata(given: dict[str, Any]) -> dict[str, str]:
     """Keep the scalars that people (and LangGraph) put there, not LangChain's own description of the model."""
     return {
-        str(key): value if isinstance(value, str) else str(value)
+        name: value if type(value) is str else text(value)
         for key, value in given.items()
-        if isinstance(value, str | int | float | bool) and not str(key).startswith(("ls_", "__"))
+        if isinstance(value, str | int | float | bool) and not (name := text(key)).startswith(("ls_", "__"))
     }
 
 
