@@ -73,6 +73,7 @@ class Lane:
         self._host = host
         self._store: Store | None = None
         self._courier: Courier | None = None
+        self.older: list[tuple[Store, Courier]] = []  # of the files that earlier schemas wrote: only delivered
         self._lock = threading.Lock()
         self._encoders: dict[int, tuple[Settings, Encoder]] = {}
         settings = host.settings
@@ -105,15 +106,30 @@ class Lane:
             with self._lock:
                 if self._courier is None:
                     host = self._host
-                    courier = Courier(self.store, host.owner, host.told, host.look_again, host.settings)
-                    courier.serve(host.destinations.values())
-                    self._courier = courier
+
+                    def served(store: Callable[[], Store]) -> Courier:
+                        courier = Courier(store, host.owner, host.told, host.look_again, host.settings)
+                        courier.serve(host.destinations.values())
+                        return courier
+
+                    self._courier = served(self.store)
+                    self.older = [(store, served(_always(store))) for store in _older_stores(self.path)]
         return self._courier
+
+    @property
+    def couriers(self) -> list[Courier]:
+        """Return the couriers there are: this journal's, and those of older files around it."""
+        return [] if self._courier is None else [self._courier, *(courier for _, courier in self.older)]
 
     @property
     def running_courier(self) -> Courier | None:
         """Return the courier if there is one already."""
         return self._courier
+
+    @property
+    def file(self) -> Path:
+        """Return the file that is written: another schema's may have the name that was configured."""
+        return (self._store and self._store.path) or self.path
 
     @property
     def in_use(self) -> bool:
@@ -150,7 +166,8 @@ class Lane:
         """Hear that a group is on disk: the courier may look."""
         if self._host.sends:
             courier = self.courier()
-            courier.start()
+            for each in self.couriers:
+                each.start()
             courier.wake(0.05 if urgent else self._host.settings.linger)
 
     def flush(self, timeout: float) -> FlushResult:
@@ -203,9 +220,31 @@ class Lane:
         if self._courier is not None:
             if hurry:
                 self.await_delivery(deadline)
-            self._courier.close(max(deadline - time.monotonic(), 0.3))
+            for courier in self.couriers:
+                courier.close(max(deadline - time.monotonic(), 0.3))
+            for store, _ in self.older:
+                store.close()
         if self._store is not None:
             self._store.close()
+
+
+def _always(store: Store) -> Callable[[], Store]:
+    return lambda: store
+
+
+def _older_stores(path: Path) -> list[Store]:
+    from ._journal import files
+    from ._journal.store import Store
+
+    found: list[Store] = []
+    for file in files.older(path):
+        try:
+            found.append(Store.open_older(file))
+        except files.OtherSchemaError:  # this schema's own, or of a program that is newer
+            continue
+        except JournalError as error:
+            log.error("pltrack: %s; what is left in it is not delivered", error)
+    return found
 
 
 def default_journal() -> Path:

@@ -69,8 +69,8 @@ class Runtime:
         if any(self.destinations.get(name) != each for name, each in new.items()):
             self.destinations = {**self.destinations, **new}
             for lane in list(self._lanes.values()):
-                if lane.running_courier is not None:
-                    lane.running_courier.serve(new.values())
+                for courier in lane.couriers:
+                    courier.serve(new.values())
 
     # -- the hot path -------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class Runtime:
             oldest_pending_seconds=totals["oldest"],
             paused_reason=next((line.paused for line in lines if line.paused), None),
             last_error=next((line.last_error for line in lines if line.last_error), None),
-            journal=str(self.lane.path),
+            journal=str(self.lane.file),
             delivery=self.settings.delivery,
             in_memory=self.lane.in_memory,
             hook_ok=self.hook_ok,

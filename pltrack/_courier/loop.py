@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from .. import _loading
+from .._journal import orphans
 from .._journal.statements import BORROW_AFTER
 from .._journal.store import Claimed, ClaimedNote, Delivered, Store
 from .._settings import Destination, Settings
@@ -91,6 +92,11 @@ class Courier:
             return "no key"
         return line.paused or (line.last_error if line.open else "")
 
+    @property
+    def busy(self) -> bool:
+        """Tell whether anything is under way."""
+        return bool(self._tasks)
+
     def close(self, timeout: float) -> bool:
         """Stop sending and end the thread; return whether it ended in time."""
         self._closing = True
@@ -138,6 +144,7 @@ class Courier:
                 self._expire_at = time.monotonic() + _EXPIRE_EVERY
                 store.expire()
                 self._idle()
+                self._spawn_searches(api, store)
             full = self._claim(api, store)
             if full:
                 return 0.05  # an answer wakes the loop sooner
@@ -274,6 +281,26 @@ class Courier:
         for row in rows:
             self._held.pop(("r", row.seq), None)
         self._open().retry([(row.seq, wait, True, "looking whether it arrived", False) for row in rows])
+
+    def _spawn_searches(self, api: Api, store: Store) -> None:
+        for name, line in self.lines.items():
+            free = not (line.paused or line.open) and time.monotonic() >= line.search_at
+            if free and orphans.due(store, [name], self.patience):
+                self._spawn(line, self._find_orphans(api, line))
+
+    async def _find_orphans(self, api: Api, line: Line) -> None:
+        """Ask PromptLayer for requests that this journal does not know and notes speak about."""
+        line.search_at = time.monotonic() + search.EVERY
+        ids = orphans.take(self._open(), line.to.fingerprint, search.MOST, self.patience)
+        if not ids:  # another process was quicker
+            return
+        answer = await api.post(line.to, search.PATH, search.body(ids))
+        if 200 <= answer.status < 300 and isinstance(answer.body, dict):
+            found = {ours: theirs for ours, theirs in search.found(answer).items() if ours in ids}
+            orphans.resolve(self._open(), line.to.fingerprint, found)
+            self._told([(ours, theirs, True) for ours, theirs in found.items()])
+        elif (verdict := judge(answer, 1)).act is Act.PAUSE:
+            self._setback(line, verdict)
 
     # -- the notes about one request ----------------------------------------------------------------------
 

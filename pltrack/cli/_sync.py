@@ -24,6 +24,9 @@ _CLOSE_TIMEOUT = 3.0
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
 
 
+Journals = list[tuple["Store", "Courier"]]  # the one that is written, and older schemas' around it
+
+
 class Counts(NamedTuple):
     """Requests and notes of the journal by what became of them."""
 
@@ -39,54 +42,57 @@ def run(*, watch: bool, adopt: bool, take_over: Sequence[str], timeout: float | 
     """Deliver; return the exit code: 1 when something is left or was refused."""
     _runtime.configure(delivery="background")
     runtime = _runtime.get()
-    store = runtime.lane.store()
+    main = (runtime.lane.store(), runtime.lane.courier())
     if runtime.lane.in_memory:
         return 1  # why was logged
-    before = _counts(store)
+    journals: Journals = [main, *runtime.lane.older]
+    before = _counts(journals)
     if not runtime.destinations:
         if before.left or watch:
             complain("there is no PromptLayer key: set PROMPTLAYER_API_KEY")
         return int(bool(before.left or watch))
-    if not _taken(store, runtime.fingerprint, adopt, take_over):
+    if not _taken(journals, runtime.fingerprint, adopt, take_over):
         return 2
-    ended = _deliver(runtime, before, watch, timeout)
-    runtime.lane.courier().close(_CLOSE_TIMEOUT)  # what is under way is given back before it is counted
-    after = _counts(store)
+    ended = _deliver(runtime, journals, before, watch, timeout)
+    for _, courier in journals:
+        courier.close(_CLOSE_TIMEOUT)  # what is under way is given back before it is counted
+    after = _counts(journals)
     _report(before, after, ended)
-    _report_elsewhere(store, runtime.destinations)
+    _report_elsewhere(journals, runtime.destinations)
     return int(after.left > 0 or after.refused > before.refused)
 
 
-def _taken(store: Store, own: str, adopt: bool, take_over: Sequence[str]) -> bool:
+def _taken(journals: Journals, own: str, adopt: bool, take_over: Sequence[str]) -> bool:
     """Make this key's what was asked for; return False, and say why, where that cannot be."""
     for name in take_over:
         if not _FINGERPRINT.fullmatch(name):  # perhaps a key: it is not repeated
             complain("--take-over: expected a fingerprint of 16 characters, as the log and `pltrack sync` name it")
             return False
     for name in take_over:
-        print(f"Took over {store.adopt(own, name)} request(s) of destination {name}.")
-    if adopt and (adopted := store.adopt(own)):
+        print(f"Took over {sum(store.adopt(own, name) for store, _ in journals)} request(s) of destination {name}.")
+    if adopt and (adopted := sum(store.adopt(own) for store, _ in journals)):
         print(f"Adopted {adopted} request(s) that were recorded without a key.")
     return True
 
 
-def _deliver(runtime: Runtime, before: Counts, watch: bool, timeout: float | None) -> str:
-    """Run the courier; return why it was stopped: done, timeout, paused or stopped."""
-    store, courier = runtime.lane.store(), runtime.lane.courier()
-    courier.patience = 0.0  # no waiting for the processes that wrote the rows
+def _deliver(runtime: Runtime, journals: Journals, before: Counts, watch: bool, timeout: float | None) -> str:
+    """Run the couriers; return why they were stopped: done, timeout, paused or stopped."""
     deadline = time.monotonic() + (timeout if timeout is not None else float("inf") if watch else _TIMEOUT)
-    for fingerprint in runtime.destinations:
-        store.hurry(destination=fingerprint)
     told = threading.Event()
     with _stoppable(), runtime.listening(told.set), _progress(before) as moved:
-        courier.start()
-        courier.wake()
+        for store, courier in journals:
+            for fingerprint in runtime.destinations:
+                store.hurry(destination=fingerprint)
+            courier.patience = 0.0  # no waiting for the processes that wrote the rows
+            courier.start()
+            courier.wake()
         try:
             while (left := deadline - time.monotonic()) > 0:
                 told.clear()
-                moved(_counts(store))
-                if not watch and (ended := _ended(runtime, store, courier)):
-                    return ended
+                moved(_counts(journals))
+                ends = [] if watch else [_ended(runtime, *each) for each in journals]
+                if ends and all(ends):
+                    return max(ends)  # paused rather than done
                 told.wait(min(left, _LOOK_EVERY))
         except KeyboardInterrupt:
             return "stopped"
@@ -97,27 +103,35 @@ def _ended(runtime: Runtime, store: Store, courier: Courier) -> str:
     """Say why there is nothing more to do; the empty string while there is."""
     if all(each.paused for each in courier.lines.values()):
         return "paused"
+    from .._journal import orphans
+
     going = [name for name, each in courier.lines.items() if not each.paused]
+    if orphans.due(store, going, courier.patience) or courier.busy:
+        return ""
     # A row that is under way when first looked for may be due again when looked for next: look on both sides.
-    under_way = _counts(store).sending
-    if under_way or store.next_due(going, runtime.owner, courier.patience) is not None or _counts(store).sending:
+    mine = [(store, courier)]
+    under_way = _counts(mine).sending
+    if under_way or store.next_due(going, runtime.owner, courier.patience) is not None or _counts(mine).sending:
         return ""
     return "done"
 
 
-def _counts(store: Store) -> Counts:
-    totals = store.totals()
+def _counts(journals: Journals) -> Counts:
     by_state: dict[str, int] = {}
-    for table in ("requests", "notes"):
-        for state, count in totals[table].items():
-            by_state[state] = by_state.get(state, 0) + count
+    keyless = orphans = 0
+    for store, _ in journals:
+        totals = store.totals()
+        keyless, orphans = keyless + totals["keyless"], orphans + totals["orphans"]
+        for table in ("requests", "notes"):
+            for state, count in totals[table].items():
+                by_state[state] = by_state.get(state, 0) + count
     return Counts(
         delivered=by_state.get("delivered", 0),
         refused=by_state.get("failed", 0),
         left=sum(by_state.get(state, 0) for state in ("pending", "sending", "waiting")),
         sending=by_state.get("sending", 0),
-        without_key=totals["keyless"],
-        orphans=totals["orphans"],
+        without_key=keyless,
+        orphans=orphans,
     )
 
 
@@ -139,8 +153,8 @@ def _report(before: Counts, after: Counts, ended: str) -> None:
         complain(f"{after.orphans} note(s) are about requests that this journal does not know")
 
 
-def _report_elsewhere(store: Store, served: Collection[str]) -> None:
-    for name, count in sorted(store.left_for().items()):
+def _report_elsewhere(journals: Journals, served: Collection[str]) -> None:
+    for name, count in sorted(pair for store, _ in journals for pair in store.left_for().items()):
         if name and name not in served:
             complain(
                 f"{count} of them are for destination {name}, whose key is not set here: name it in "
