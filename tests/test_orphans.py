@@ -11,7 +11,7 @@ import pytest
 from programs import environment, run
 
 import pltrack
-from pltrack.testing import FakePromptLayer
+from pltrack.testing import FakePromptLayer, Fault
 
 SYNC = (
     "from pltrack.cli import main; sys.stderr = sys.stdout; sys.argv = ['pltrack', 'sync', '--timeout', '30']; main()"
@@ -106,6 +106,19 @@ def test_a_search_that_finds_nothing_is_not_made_again_at_once(promptlayer: Fake
     run(SYNC, env, 1)
     assert [call.path for call in promptlayer.calls].count(SEARCH) == 2
     assert (row(journal)["state"], row(journal)["attempts"]) == ("waiting", 2)
+
+
+@pytest.mark.slow
+def test_a_note_whose_request_is_here_is_no_orphan(promptlayer: FakePromptLayer, journal: Path) -> None:
+    """While its request waits to be delivered, nobody is asked for it."""
+    env = environment(journal, promptlayer)
+    promptlayer.fail(Fault(status=500, path="/log-request", times=None))
+    program = "with pltrack.pl_session() as s:\n    model.invoke('hi')\n    s.score(66, name='tone')"
+    run(program, environment(journal, promptlayer, PLTRACK_DELIVERY="external"))
+    aged(journal, 0.1)
+    run(SYNC.replace("'30'", "'2'"), env, 1)
+    assert row(journal)["state"] == "waiting"
+    assert SEARCH not in [call.path for call in promptlayer.calls]
 
 
 @pytest.mark.slow
