@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, SupportsIndex, cast
 
-from ._plain import plain, text
+from ._plain import attempt, plain, text
 
 _NAME_MOST = 512
 _KEY_MOST = 1024
@@ -14,9 +14,9 @@ _KEY_MOST = 1024
 
 def score_payload(score: object, name: object = None) -> dict[str, Any]:
     """Check a score and its name."""
-    if isinstance(score, bool | float) or not hasattr(score, "__index__"):
+    if isinstance(score, bool | float) or not hasattr(type(score), "__index__"):
         raise TypeError(f"score: expected a whole number from 0 to 100, got {_shown(score)}")
-    number = operator.index(score)
+    number = operator.index(cast("SupportsIndex", score))
     if not 0 <= number <= 100:
         raise ValueError(f"score: expected a whole number from 0 to 100, got {number}")
     return {"score": number} | ({} if name is None else {"name": checked_name("name", name)})
@@ -38,11 +38,17 @@ def checked_metadata(argument: str, values: Mapping[Any, Any]) -> dict[str, str]
             raise TypeError(f"{argument}: keys are text, got {_shown(key)}")
         if not 0 < len(key) <= _KEY_MOST:
             raise ValueError(f"{argument}: a key has 1 to {_KEY_MOST} characters, got {len(key)}")
-        if isinstance(value, Mapping | list | tuple | set | frozenset | bytes | bytearray):
+        if _is_container(value):
             raise TypeError(f"{argument}[{key!r}]: expected a single value, got {type(value).__name__}")
         if value is not None:
             said[key] = value if type(value) is str else text(value)
     return said
+
+
+def _is_container(value: object) -> bool:
+    # By its type: `isinstance` asks the value itself, which may raise.
+    kinds = (Mapping, list, tuple, set, frozenset, bytes, bytearray)
+    return type(value) is not str and attempt(lambda: issubclass(type(value), kinds), False)
 
 
 def link_payload(name: object, variables: object, version: object, label: object) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class Lane:
         self._host = host
         self._store: Store | None = None
         self._courier: Courier | Forwarder | None = None
+        self.older: list[tuple[Store, Courier]] = []  # of the files that earlier schemas wrote: only delivered
         self._lock = threading.Lock()
         self._encoders: dict[int, tuple[Settings, Encoder]] = {}
         settings = host.settings
@@ -111,15 +112,34 @@ class Lane:
             with self._lock:
                 if self._courier is None:
                     host = self._host
-                    courier = Kind(self.store, host.owner, host.told, host.look_again, lambda: host.settings)
-                    courier.serve(host.destinations.values())
-                    self._courier = courier
+                    made = Kind(self.store, host.owner, host.told, host.look_again, lambda: host.settings)
+                    made.serve(host.destinations.values())
+                    self.older = [(store, self._courier_of(store)) for store in _older_stores(self.path)]
+                    self._courier = made
         return self._courier
+
+    def _courier_of(self, store: Store) -> Courier:
+        from ._courier.loop import Courier
+
+        host = self._host
+        courier = Courier(lambda: store, host.owner, host.told, host.look_again, lambda: host.settings)
+        courier.serve(host.destinations.values())
+        return courier
+
+    @property
+    def couriers(self) -> list[Courier | Forwarder]:
+        """Return the couriers there are: this journal's, and those of older files around it."""
+        return [] if self._courier is None else [self._courier, *(courier for _, courier in self.older)]
 
     @property
     def running_courier(self) -> Courier | Forwarder | None:
         """Return the courier if there is one already."""
         return self._courier
+
+    @property
+    def file(self) -> Path:
+        """Return the file that is written: another schema's may have the name that was configured."""
+        return (self._store and self._store.path) or self.path
 
     @property
     def in_use(self) -> bool:
@@ -138,6 +158,7 @@ class Lane:
                 app=settings.app or program_name(),
                 linger=settings.linger,
                 redactor=Redactor(settings.redact, lambda error: self._host.fault("redact", error)),
+                capture=settings.capture,
                 send_price=settings.send_price,
             )
             known = self._encoders[id(settings)] = (settings, encoder)
@@ -155,7 +176,8 @@ class Lane:
         """Hear that a group is on disk: the courier may look."""
         if self._host.sends:
             courier = self.courier()
-            courier.start()
+            for each in self.couriers:
+                each.start()
             courier.wake(0.05 if urgent else self._host.settings.linger)
 
     def flush(self, timeout: float) -> FlushResult:
@@ -207,9 +229,31 @@ class Lane:
         if self._courier is not None:
             if hurry:
                 self.await_delivery(deadline)
-            self._courier.close(max(deadline - time.monotonic(), 0.3))
+            for courier in self.couriers:
+                courier.close(max(deadline - time.monotonic(), 0.3))
+            for store, _ in self.older:
+                store.close()
         if self._store is not None:
             self._store.close()
+
+
+def _always(store: Store) -> Callable[[], Store]:
+    return lambda: store
+
+
+def _older_stores(path: Path) -> list[Store]:
+    from ._journal import files
+    from ._journal.store import Store
+
+    found: list[Store] = []
+    for file in files.older(path):
+        try:
+            found.append(Store.open_older(file))
+        except files.OtherSchemaError:  # this schema's own, or of a program that is newer
+            continue
+        except JournalError as error:
+            log.error("pltrack: %s; what is left in it is not delivered", error)
+    return found
 
 
 def default_journal() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -25,8 +26,8 @@ Frozen = dict[Any, Any] | bytes
 MASK = "**********"
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _INT_BITS = 4096  # beyond it str(int) is slow, and beyond 4300 digits Python refuses it
-_PYDANTIC = ("pydantic.main", "pydantic.v1.main")
-_SECRETS = ("pydantic.types", "pydantic.v1.types")
+_PYDANTIC = frozenset({"pydantic.main.BaseModel", "pydantic.v1.main.BaseModel"})
+_SECRETS = ("pydantic.types.Secret", "pydantic.types._Secret", "pydantic.v1.types.Secret")
 _MODEL = "__pydantic_fields__"
 _ABSENT = object()
 _TOLD: tuple[tuple[type, Callable[[Any], str]], ...] = (
@@ -54,8 +55,11 @@ def plain(value: object, *, depth: int = 12, budget: int = 20_000) -> Json:
 def dumps(value: object) -> bytes:
     """Return `value` as JSON, through `plain` where orjson alone refuses it; never raise."""
     try:
+        marshal.dumps(
+            cast(Any, value)
+        )  # refuses foreign classes: orjson runs their code, and dies of a tzinfo that raises
         return orjson.dumps(value)
-    except Exception:  # noqa: BLE001 -- orjson runs code of foreign classes (enums, tzinfo), which may raise anything
+    except Exception:  # noqa: BLE001 -- too deep, too large, not JSON: whatever stands in the way
         return orjson.dumps(plain(value, depth=60, budget=500_000))
 
 
@@ -225,12 +229,12 @@ def _scalar(value: Any, kinds: tuple[type, ...], walk: _Walk, depth: int) -> Jso
     if float in kinds:
         return walk.visit(float.__add__(value, 0.0), depth)
     for kind, told in _TOLD:
-        if kind in kinds:
+        if kind in kinds and _class_attribute(kinds, "__getattr__") is None:  # paths ask for what they have not yet
             return clean(told(value))
     for binary in (bytes, bytearray, memoryview):
         if binary in kinds:
             return f"<bytes: {value.nbytes if binary is memoryview else binary.__len__(value)}>"
-    if kinds[-2].__module__ == "numpy" and kinds[-2].__name__ == "generic":
+    if class_name(kinds[-2]) == "numpy.generic":
         return walk.visit(value.item(), depth)
     return _ABSENT
 
@@ -241,7 +245,7 @@ def _fields(value: Any, kinds: tuple[type, ...]) -> dict[Any, Any] | None:
         return cast("dict[Any, Any]", value)
     if type(value) is MappingProxyType:
         return dict(value)
-    if any(base.__name__ == "BaseModel" and base.__module__ in _PYDANTIC for base in kinds):
+    if any(class_name(base) in _PYDANTIC for base in kinds):
         return _model(value, kinds)
     if tuple in kinds:
         names = _class_attribute(kinds, "_fields")
@@ -282,13 +286,14 @@ def _items(value: Any, kinds: tuple[type, ...]) -> Iterable[Any] | None:
 
 
 def _describe(value: Any, kinds: tuple[type, ...]) -> str:
-    if any(base.__module__ in _SECRETS and base.__name__.lstrip("_").startswith("Secret") for base in kinds):
+    if any(class_name(base).startswith(_SECRETS) for base in kinds):
         return MASK
     if type in kinds:
         return f"<class {class_name(value)}>"
     if BaseException in kinds:
         args = BaseException.__dict__["args"].__get__(value)
-        return f"{type(value).__name__}: {', '.join(text(arg) for arg in args)}" if args else class_name(type(value))
+        name = clean(type.__dict__["__name__"].__get__(type(value)))
+        return f"{name}: {', '.join(text(arg) for arg in args)}" if args else class_name(type(value))
     if type(value) in (FunctionType, BuiltinFunctionType):
         return clean(f"<function {value.__module__}.{value.__qualname__}>")
     return f"<{class_name(type(value))} object>"

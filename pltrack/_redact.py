@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import re
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import orjson
 
@@ -15,36 +15,45 @@ from ._settings import Redact
 
 MASK = "[redacted]"
 _TIME_LIMIT = 2.0
+_LEFT_MOST = 3  # threads that hang in the user's function; after so many it is not called until one comes back
+T = TypeVar("T")
 
+# Where a secret may begin: after no letter, digit or _ of ASCII (scripts without spaces are letters, too), and after an
+# escape of JSON or of URLs, of which the last character is one.
+_EDGE = r"(?:(?<![A-Za-z0-9_])|(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2}))"
 # What secrets look like: specific prefixes only, so that `max_tokens` or an author's name is never hit.
 _SECRETS = re.compile(
     r"""
     -----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
-  | \b(?:sk|pk|rk)[-_](?:ant-|proj-|live_|test_|or-|lf-)?[A-Za-z0-9_-]{16,}
-  | \bpl_[A-Za-z0-9]{16,}
-  | \blsv2_[a-z]{2}_[A-Za-z0-9_]{16,}
-  | \bgh[pousr]_[A-Za-z0-9]{20,}
-  | \bgithub_pat_[A-Za-z0-9_]{20,}
-  | \bglpat-[A-Za-z0-9_-]{16,}
-  | \bhf_[A-Za-z0-9]{20,}
-  | \bxox[abeoprs]-[A-Za-z0-9-]{10,}
-  | \bAIza[A-Za-z0-9_-]{30,}
-  | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b
-  | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}
+  | EDGE(?:
+        (?:sk|pk|rk)[-_](?:ant-|proj-|live_|test_|or-|lf-)?[A-Za-z0-9_-]{16,}
+      | (?:gsk|pcsk)_[A-Za-z0-9_]{16,}
+      | pl_[A-Za-z0-9]{16,}
+      | lsv2_[a-z]{2}_[A-Za-z0-9_]{16,}
+      | gh[pousr]_[A-Za-z0-9]{20,}
+      | github_pat_[A-Za-z0-9_]{20,}
+      | glpat-[A-Za-z0-9_-]{16,}
+      | hf_[A-Za-z0-9]{20,}
+      | xox[abeoprs]-[A-Za-z0-9-]{10,}
+      | AIza[A-Za-z0-9_-]{30,}
+      | (?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9_])
+      | eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}
+    )
   | (?<=[Bb]earer\ )[A-Za-z0-9._~+/=-]{16,}
-  | (?<=://)[^\s/:@]+:[^\s/:@]+(?=@)
-    """,
+  | (?<=://)[^\s/:@"'<>]*:[^\s/"'<>]+(?=@)
+    """.replace("EDGE", _EDGE),
     re.VERBOSE | re.DOTALL,
 )
+# Printable ASCII as JSON within a text may write it, except the quotation mark and the backslash.
+_ESCAPED = re.compile(r"\\+u00(2[013-9a-fA-F]|[346][0-9a-fA-F]|5[0-9abdefABDEF]|7[0-9a-eA-E])")
 # Every pattern above contains one of these: a record without any of them is passed with a few scans of its memory.
 _SIGNS = (
-    b"@", b"-----BEGIN", b"pl_", b"lsv2_", b"github_pat_", b"glpat-", b"hf_", b"xox", b"AIza", b"AKIA", b"ASIA",
-    b"eyJ", b"earer ", b"gho_", b"ghu_",
+    b"@", b"-----BEGIN", b"pl_", b"lsv2_", b"hf_", b"xox", b"AIza", b"AKIA", b"ASIA", b"eyJ", b"earer ", b"gho_",
+    b"ghu_", b"\\\\u00",
 )  # fmt: skip
-# Of the others several are one after this: sk- sk_ pk- pk_ rk- rk_, and ghp_ ghr_ ghs_.
+# Of the others several are one after this: sk- sk_ pk- pk_ rk- rk_ (of gsk_, too), ghp_ ghr_ ghs_, and pat_ pat-.
 _SAME = bytes.maketrans(b"pr-", b"ss_")
-_SAME_SIGNS = (b"sk_", b"ghs_")
-_CONTENT = ("input", "output", "prompt_input_variables")
+_SAME_SIGNS = (b"sk_", b"ghs_", b"sat_")
 _PLAIN_KINDS = (int, float, bool, type(None))
 
 
@@ -60,28 +69,41 @@ class Redactor:
         self._on_failure = on_failure
         self._own = _Bounded() if callable(setting) else None
 
-    def clean(self, body: dict[str, Any], capture: str) -> bytes:
-        """Return the JSON of `body` as it may be stored."""
+    def clean(self, body: dict[str, Any], capture: str, ours: Collection[str] = ()) -> bytes:
+        """Return the JSON of `body` as it may be stored; `ours` are ids by which the record is found again."""
         if capture == "metadata":
             body = without_content(body)
         encoded = dumps(body)
         if self._setting is False:
             return encoded
         if _may_hold_secrets(encoded):
-            encoded = dumps(_mapped(orjson.loads(encoded), lambda text, _: _SECRETS.sub(MASK, text)))
+            encoded = dumps(_masked(orjson.loads(encoded), ours))
         if self._own is None:
             return encoded
-        return self._by_user(encoded)
+        return self._by_user(encoded, ours)
 
-    def _by_user(self, encoded: bytes) -> bytes:
+    def names(self, payload: bytes, given: tuple[str, str]) -> tuple[str, str]:
+        """Return provider and model as they may stand in columns of their own."""
+        if self._own is not None:
+            body = orjson.loads(payload)
+            return body["provider"], body["model"]
+        provider, model = given
+        return (provider, model) if self._setting is False else (_hidden(provider), _hidden(model))
+
+    def _by_user(self, encoded: bytes, ours: Collection[str]) -> bytes:
         assert self._own is not None
-        assert callable(self._setting)
-        function = self._setting
+        function: Any = self._setting
         try:
-            return dumps(self._own.run(lambda: _mapped(orjson.loads(encoded), lambda t, f: _text_of(function(t, f)))))
-        except Exception as error:  # noqa: BLE001 -- the user's function may raise anything: fail closed
+            return dumps(
+                self._own.run(lambda: _mapped(orjson.loads(encoded), lambda t, f: _text_of(function(t, f)), ours))
+            )
+        except FailedError as error:
             self._on_failure(error)
-            return dumps(_without_texts(orjson.loads(encoded)))
+            return dumps(_without_texts(orjson.loads(encoded), ours))
+
+
+class FailedError(Exception):
+    """The user's function failed; its own words are not repeated, they may hold what it was to hide."""
 
 
 def _may_hold_secrets(encoded: bytes) -> bool:
@@ -89,7 +111,32 @@ def _may_hold_secrets(encoded: bytes) -> bool:
         if sign in encoded:
             return True
     alike = encoded.translate(_SAME)
-    return _SAME_SIGNS[0] in alike or _SAME_SIGNS[1] in alike
+    return _SAME_SIGNS[0] in alike or _SAME_SIGNS[1] in alike or _SAME_SIGNS[2] in alike
+
+
+def _masked(value: Any, ours: Collection[str]) -> Any:
+    """Return a JSON value with what looks like a secret masked in its texts and in the names of its fields."""
+    if isinstance(value, str):
+        return value if value in ours else _hidden(value)
+    if isinstance(value, list):
+        return [_masked(each, ours) for each in value]
+    if isinstance(value, dict):
+        found: dict[str, Any] = {}
+        for name, each in value.items():
+            told = _hidden(name)
+            while told in found:  # two secrets: both values are kept
+                told += "'"
+            found[told] = _masked(each, ours)
+        return found
+    return value
+
+
+def _hidden(text: str) -> str:
+    if "\\u00" in text:
+        told = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+        if _SECRETS.search(told):
+            text = told
+    return _SECRETS.sub(MASK, text)
 
 
 def without_content(body: dict[str, Any]) -> dict[str, Any]:
@@ -120,63 +167,97 @@ def _hollow(prompt: dict[str, Any]) -> dict[str, Any]:
     return {"type": "chat", "messages": said, "input_variables": []}
 
 
-# Names that the schema fixes: changing them would make the record invalid without hiding anything.
-_FIXED = frozenset({"type", "role", "status", "error_type", "request_start_time", "request_end_time", "format"})
-# Ids by which records are found again; made by us or by LangChain, never by people.
-_OURS = frozenset({"pltrack_id", "session_id", "_langchain_run_id", "_langchain_parent_run_id"})
+# Fields of a request that the schema fixes: changing them would make it invalid without hiding anything.
+_FIXED = frozenset({"status", "error_type", "api_type", "request_start_time", "request_end_time"})
+_FIXED_INSIDE = frozenset({"type", "role", "format", "template_format"})  # of the conversation
+_KIND = re.compile("[a-z_-]{1,40}")
 
 
-def _mapped(value: Any, change: Callable[[str, str], str], field: str = "", key: str = "") -> Any:
+def _mapped(
+    value: Any, change: Callable[[str, str], str], ours: Collection[str], field: str = "", key: str = ""
+) -> Any:
     if isinstance(value, str):
-        return value if key in _FIXED or (key in _OURS and field == "metadata") else change(value, field)
+        return value if _is_fixed(value, field, key) or value in ours else change(value, field)
     if isinstance(value, list):
-        return [_mapped(each, change, field, key) for each in value]
+        return [_mapped(each, change, ours, field, key) for each in value]
     if isinstance(value, dict):
-        return {name: _mapped(each, change, field or name, name) for name, each in value.items()}
+        return {name: _mapped(each, change, ours, field or name, name) for name, each in value.items()}
     return value
 
 
-def _without_texts(body: dict[str, Any]) -> Any:
-    keep = {"provider", "model", "function_name", "prompt_name", "tags"}
+def _is_fixed(value: str, field: str, key: str) -> bool:
+    if field in ("input", "output"):
+        return key in _FIXED_INSIDE and _KIND.fullmatch(value) is not None
+    return field in _FIXED and field == key
+
+
+def _without_texts(body: dict[str, Any], ours: Collection[str]) -> Any:
+    keep = {"provider", "model", "function_name", "prompt_name"}
     emptied = {**without_content(body), "tags": []} if "tags" in body else without_content(body)
-    return _mapped(emptied, lambda text, field: text if field in keep else "")
+    return _mapped(emptied, lambda text, field: text if field in keep else "", ours)
 
 
 def _text_of(answer: str | None) -> str:
     if answer is None:
         return ""
     if not isinstance(answer, str):
-        raise TypeError(f"redact returned {type(answer).__name__}, not str or None")
+        raise FailedError(f"redact returned {type(answer).__name__}, not str or None")
     return answer
+
+
+_Job = tuple[Callable[[], Any], "queue.SimpleQueue[tuple[Any, BaseException | None]]"]
 
 
 class _Bounded:
     """Runs functions one after the other on a thread that is left behind when one of them hangs."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Any] | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
+        self._left: set[queue.SimpleQueue[_Job | None]] = set()
 
-    def run(self, function: Callable[[], Any]) -> Any:
-        """Return what `function` returns, raise what it raises, or TimeoutError when it takes too long."""
-        if self._jobs is None:
-            self._jobs = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(self._jobs,), name="pltrack-redact", daemon=True).start()
-        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._jobs.put((function, answer))
+    def run(self, function: Callable[[], T]) -> T:
+        """Return what `function` returns; raise FailedError when it raises or takes too long."""
+        jobs = self._jobs or self._start()
+        answer: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        jobs.put((function, answer))
         try:
-            done, value = answer.get(timeout=_TIME_LIMIT)
+            value, error = answer.get(timeout=_TIME_LIMIT)
         except queue.Empty:
+            self._left.add(jobs)
+            jobs.put(None)
             self._jobs = None
-            raise TimeoutError(f"redact took longer than {_TIME_LIMIT:g} s") from None
-        if not done:
-            raise value
-        return value
+            raise FailedError(f"redact took longer than {_TIME_LIMIT:g} s") from None
+        if error is not None:
+            raise error if isinstance(error, FailedError) else FailedError(f"redact raised {_place(error)}")
+        found: T = value
+        return found
+
+    def __del__(self) -> None:
+        if self._jobs is not None:
+            self._jobs.put(None)
+
+    def _start(self) -> queue.SimpleQueue[_Job | None]:
+        if len(self._left) >= _LEFT_MOST:
+            raise FailedError("redact hangs: it is not called until it comes back")
+        jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs = jobs
+        threading.Thread(target=_serve, args=(jobs, self._left), name="pltrack-redact", daemon=True).start()
+        return jobs
 
 
-def _serve(jobs: queue.SimpleQueue[Any]) -> None:
-    while True:
-        function, answer = jobs.get()
+def _serve(jobs: queue.SimpleQueue[_Job | None], left: set[queue.SimpleQueue[_Job | None]]) -> None:
+    while (job := jobs.get()) is not None:
+        function, answer = job
         try:
-            answer.put((True, function()))
+            answer.put((function(), None))
         except BaseException as error:  # noqa: BLE001 -- handed to the caller, who fails closed
-            answer.put((False, error))
+            answer.put((None, error))
+    left.discard(jobs)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return f"{type(error).__name__}{where}"

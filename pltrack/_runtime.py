@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -56,16 +56,22 @@ class Runtime:
         with self._lock:
             way = path, settings.hub
             self.lane = self._lanes.get(way) or self._lanes.setdefault(way, Lane(self, *way))
-        self.serve(settings.destinations)
+        with self._lock:
+            # One that is configured replaces what a session said: a key that was given up is not used again.
+            self._serve({each.fingerprint: each for each in settings.destinations if each.api_key})
 
-    def serve(self, destinations: Iterable[Destination]) -> None:
-        """Deliver to these destinations too."""
-        new = {each.fingerprint: each for each in destinations if each.api_key}
-        if new.keys() - self.destinations.keys():
-            self.destinations = self.destinations | new
-            for lane in self._lanes.values():
-                if lane.running_courier is not None:
-                    lane.running_courier.serve(new.values())
+    def serve(self, destination: Destination) -> None:
+        """Deliver to this destination too."""
+        with self._lock:
+            if destination.fingerprint not in self.destinations:
+                self._serve({destination.fingerprint: destination})
+
+    def _serve(self, new: Mapping[str, Destination]) -> None:
+        if any(self.destinations.get(name) != each for name, each in new.items()):
+            self.destinations = {**self.destinations, **new}
+            for lane in list(self._lanes.values()):
+                for courier in lane.couriers:
+                    courier.serve(new.values())
 
     # -- the hot path -------------------------------------------------------------------------------------
 
@@ -229,7 +235,7 @@ class Runtime:
             oldest_pending_seconds=totals["oldest"],
             paused_reason=next((line.paused for line in lines if line.paused), None),
             last_error=next((line.last_error for line in lines if line.last_error), None),
-            journal=str(self.lane.path),
+            journal=str(self.lane.file),
             hub=self.settings.hub_shown or None,
             forwarded=by_state.get("forwarded", 0),
             delivery=self.settings.delivery,

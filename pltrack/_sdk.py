@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from . import _runtime
-from ._settings import Destination
+from ._settings import Destination, unkeyed
 from .errors import PromptError, PromptNotFoundError
 
 T = TypeVar("T")
@@ -159,19 +159,29 @@ async def _ask(call: str, to: Destination, *arguments: Any) -> Any:
             status = getattr(error.response, "status_code", None)
             if status == 200 and isinstance(error.body, dict):
                 return error.body  # documented for a publish, where the SDK knows 201 only
-            raise _translated(error, status, to) from error
+            raise _translated(error, status, to) from _cause(error, to)
     except PromptError:
         raise
-    except Exception as error:
-        raise PromptError(f"PromptLayer's SDK failed: {type(error).__name__}: {error}") from error
+    except Exception as error:  # noqa: BLE001 -- whatever the SDK raises is translated
+        words = _words(error, to)
+        raise PromptError(f"PromptLayer's SDK failed: {type(error).__name__}: {words}") from _cause(error, to)
+
+
+def _words(error: Exception, to: Destination) -> str:
+    return unkeyed(to.without_key(str(error).encode(errors="replace")).decode())
+
+
+def _cause(error: Exception, to: Destination) -> Exception | None:
+    """Return the error to show as the cause, unless a key is in its words."""
+    return error if _words(error, to) == str(error) else None
 
 
 def _translated(error: Any, status: int | None, to: Destination) -> PromptError:
-    words = str(error).strip() or type(error).__name__
+    words = _words(error, to).strip() or type(error).__name__
     if status == 404 and isinstance(error.body, dict):
         return PromptNotFoundError(words)
     if status == 404:
-        return PromptError(f"{to.base_url} does not seem to be PromptLayer: it answered 404 without JSON")
+        return PromptError(f"{to} does not seem to be PromptLayer: it answered 404 without JSON")
     if status == 401:
         return PromptError(f"PromptLayer refused the key (401), check PROMPTLAYER_API_KEY: {words}")
     if "Timeout" in type(error).__name__:

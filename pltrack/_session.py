@@ -20,7 +20,7 @@ from ._checks import (
 )
 from ._records import Noted, Scope, SessionEnded, new_id
 from ._request import NO_REQUEST, Request, UsageTotals, chosen, totals
-from ._settings import Destination
+from ._settings import Destination, checked_key
 
 if TYPE_CHECKING:
     from ._handler import Handler
@@ -149,7 +149,7 @@ class Session:
         joined = self._joined
         if self._api_key:
             destination = Destination(settings.base_url, self._api_key)
-            runtime.serve([destination])
+            runtime.serve(destination)
             fingerprint = destination.fingerprint
         else:
             fingerprint = outer.destination if outer else runtime.fingerprint
@@ -285,10 +285,10 @@ def current_session() -> Session | None:
 
 
 def _checked_key(api_key: object) -> str:
-    key = checked_text("api_key", api_key).strip()
-    if not (key.isascii() and key.isprintable()):  # it goes into an HTTP header; and never into a message
-        raise ValueError("api_key: expected printable ASCII characters, the value given has others")
-    return key
+    try:
+        return checked_key(api_key)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"api_key: {error}") from None
 
 
 def _checked_id(id: object) -> str:

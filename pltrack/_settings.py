@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from .errors import SettingError
 
@@ -16,19 +19,39 @@ BASE_URL = "https://api.promptlayer.com"
 Redact = Callable[[str, str], str | None]
 
 
+# An address's login, and a key: people put keys into the wrong argument.
+_KEYS = re.compile(r"(?<=//)[^/\s]*(?=@)|\bpl_\w{4,}")
+
+
+def unkeyed(text: str) -> str:
+    """Return text that can be shown: without logins in addresses, and without what looks like a key."""
+    return _KEYS.sub("***", text)
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """Where records go: a PromptLayer workspace, known in the journal only by its fingerprint."""
 
-    base_url: str
+    base_url: str = field(repr=False)
     api_key: str = field(repr=False)
+    earlier_key: str = field(default="", repr=False)  # the records are known under it, and sent with `api_key`
 
     @property
     def fingerprint(self) -> str:
         """Name this destination without giving its key away; the empty string is "nowhere yet"."""
         if not self.api_key:
             return ""
-        return hashlib.sha256(f"{self.base_url}\0{self.api_key}".encode()).hexdigest()[:16]
+        known_by = self.earlier_key or self.api_key
+        return hashlib.sha256(f"{self.base_url}\0{known_by}".encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return unkeyed(self.base_url)
+
+    def without_key(self, told: bytes) -> bytes:
+        """Return what may be stored and logged of an answer: servers and proxies repeat what they refuse."""
+        for form in {self.api_key, json.dumps(self.api_key)[1:-1], repr(self.api_key)[1:-1]} - {""}:
+            told = told.replace(form.encode(), b"***")
+        return told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +60,7 @@ class Settings:
 
     api_key: str = field(default="", repr=False)
     previous_api_keys: tuple[str, ...] = field(default=(), repr=False)
-    base_url: str = BASE_URL
+    base_url: str = field(default=BASE_URL, repr=False)
     journal: Path | None = None
     hub: str = field(default="", repr=False)
     app: str = ""
@@ -65,8 +88,9 @@ class Settings:
 
     @property
     def destinations(self) -> tuple[Destination, ...]:
-        """Every workspace this process may deliver to: its own first."""
-        return (self.destination, *(Destination(self.base_url, key) for key in self.previous_api_keys))
+        """What this process may deliver: records of its own key, and those of earlier keys under its own."""
+        earlier = (key for key in self.previous_api_keys if key != self.api_key)
+        return (self.destination, *(Destination(self.base_url, self.api_key, key) for key in earlier))
 
     @property
     def hub_shown(self) -> str:
@@ -120,6 +144,7 @@ _CHOICES = {
     "on_unknown": ("verify", "resend", "hold"),
 }
 _FOLDS = ("metadata", "prompt", "score")
+_KEY_LEAST = 16
 _POSITIVE = {"id_timeout", "exit_timeout", "linger"}
 _NAMES = frozenset(each.name for each in fields(Settings))
 _VARIABLES = {name: f"PLTRACK_{name.upper()}" for name in _NAMES} | {
@@ -134,8 +159,14 @@ def _checked(name: str, value: Any, called: str) -> Any:
     try:
         return _converted(name, value)
     except (TypeError, ValueError) as error:
-        shown = "the value given" if "key" in name or name in {"secret", "hub"} else repr(value)
+        shown = "the value given" if "key" in name or name in {"secret", "hub"} else _shown(value)
         raise SettingError(f"{called}: {shown} cannot be used: {error}") from None
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):  # a key is longer, and may have been put into the wrong argument
+        return unkeyed(repr(value)) if len(value) < _KEY_LEAST else f"a text of {len(value)} characters"
+    return repr(value) if isinstance(value, int | float | type(None)) else type(value).__name__
 
 
 def _converted(name: str, value: Any) -> Any:  # noqa: C901, PLR0912 -- one line per kind of setting
@@ -156,7 +187,10 @@ def _converted(name: str, value: Any) -> Any:  # noqa: C901, PLR0912 -- one line
     if name in {"concurrency", "max_pending"}:
         return int(_number(value, 1, 10_000_000))
     if name == "previous_api_keys":
-        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else tuple(value)
+        keys = value.replace(",", " ").split() if isinstance(value, str) else value
+        return tuple(key for key in map(checked_key, keys) if key)
+    if name == "api_key":
+        return checked_key("" if value is None else value)
     if name == "fold":
         names = tuple(value.replace(",", " ").split()) if isinstance(value, str) else tuple(value)
         return tuple(_choice(each, _FOLDS) for each in names)
@@ -170,10 +204,27 @@ def _converted(name: str, value: Any) -> Any:  # noqa: C901, PLR0912 -- one line
     return text.strip()
 
 
+def checked_key(value: object) -> str:
+    """Return an API key without the space around it; it goes into an HTTP header, and never into a message."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    key = value.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("expected printable ASCII characters, the value given has others")
+    return key
+
+
 def _url(text: str) -> str:
     text = text.strip().rstrip("/") or BASE_URL
     if not text.startswith(("http://", "https://")):
         raise ValueError("expected an address that starts with http:// or https://")
+    try:
+        parts = urlsplit(text)
+        sound = parts.hostname and parts.port != 0 and not (parts.query or parts.fragment)
+    except ValueError:  # of the port: its words repeat the text
+        sound = False
+    if not sound:
+        raise ValueError("expected an address such as https://host:port/path")
     return text
 
 
@@ -200,7 +251,10 @@ def _truth(value: Any) -> bool:
 def _number(value: Any, low: float, high: float) -> float:
     if isinstance(value, bool):
         raise ValueError("expected a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError("expected a number") from None
     if not low <= number <= high:
         raise ValueError(f"expected a number from {low:g} to {high:g}")
     return number

@@ -804,14 +804,14 @@ def test_truncation_is_a_warning() -> None:
 
 
 def test_error_texts_are_short_and_clean() -> None:
-    """A message has at most 1024 characters, no header of the response, and never raises."""
+    """A message has at most 4096 characters, no header of the response, and never raises."""
 
     class SilentError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
 
     leaking = provider_error("E", "no", response=SimpleNamespace(status_code=500, headers={"cookie": "sk-1"}))
-    assert len(fault(ValueError("x" * 5000))[2]) == 1024
+    assert len(fault(ValueError("x" * 5000))[2]) == 4096
     assert fault(SilentError())[2] == "SilentError: <no text>"
     assert "sk-1" not in fault(leaking)[2]
     fault(ValueError("\ud800"))[2].encode()

@@ -8,7 +8,7 @@ from .._plain import Json, attempt, bases, clean, peek
 
 Fault = tuple[str, str | None, str]
 
-_LONGEST = 1024
+_LONGEST = 4096  # PromptLayer takes 1024: cut so far once secrets are out, half of one is not known for what it is
 _INTERRUPTS = frozenset({"GraphInterrupt", "GraphBubbleUp", "NodeInterrupt", "ParentCommand"})
 _GIVEN_UP = frozenset({"GeneratorExit", "CancelledError", "KeyboardInterrupt"})
 _CUT_SHORT = frozenset({"LengthFinishReasonError", "ContentFilterFinishReasonError", "IncompleteRead"})
@@ -44,7 +44,7 @@ _PARTIAL = re.compile(
 
 
 def fault(error: BaseException) -> Fault:
-    """Return status, error type and a message of at most 1024 characters for a failed call; never raise."""
+    """Return status, error type and a message of at most 4096 characters for a failed call; never raise."""
     names = [base.__name__ for base in bases(type(error))]
     if _INTERRUPTS.intersection(names):
         return "SUCCESS", None, ""

@@ -90,7 +90,7 @@ def _more(own: dict[str, Any]) -> dict[str, Json] | None:
         found["id"] = plain(own.get("id"))
     kwargs = own.get("additional_kwargs")
     if kwargs:
-        found |= {f"kwargs.{name}": plain(value) for name in _KWARGS if (value := kwargs.get(name))}
+        found |= {f"kwargs.{name}": told for name in _KWARGS if name in kwargs and (told := plain(kwargs[name]))}
     return found or None
 
 

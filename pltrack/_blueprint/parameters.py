@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from .._plain import FIXED, Frozen, Json, attempt, dumps, plain, text
 from .media import Block
@@ -78,7 +78,7 @@ def snap_parameters(invocation_params: object) -> Frozen:
 def snap_metadata(metadata: object) -> dict[Any, Any]:
     """Return a snapshot of the scalars in LangChain's metadata, all that is read of it. For the app's thread."""
     try:
-        found = {name: value for name, value in metadata.items() if isinstance(value, _SCALAR)}  # type: ignore[attr-defined]
+        found = {name: value for name, value in metadata.items() if issubclass(type(value), _SCALAR)}  # type: ignore[attr-defined]
         if "ls_stop" in metadata:  # type: ignore[operator]
             found["ls_stop"] = plain(metadata["ls_stop"])  # type: ignore[index]
         return found
@@ -148,11 +148,12 @@ def _schema(model: type) -> Json:
 
 def _public(tool: object) -> object:
     """Return a tool that a provider runs without the credentials it needs there; functions have none."""
-    if isinstance(tool, type):
-        return _schema(tool)
-    if not isinstance(tool, dict) or tool.get("type") in (None, "function", "custom"):
+    kind = type(tool)  # not `isinstance`: it asks the tool itself
+    if issubclass(kind, type):
+        return _schema(cast("type", tool))
+    if not issubclass(kind, dict) or (own := cast("dict[Any, Any]", tool)).get("type") in (None, "function", "custom"):
         return tool
-    return {name: "**********" if SECRET.search(str(name)) else value for name, value in tool.items()}
+    return {name: "**********" if SECRET.search(str(name)) else value for name, value in own.items()}
 
 
 def _model_of(given: object, about: object, serialized_name: str | None) -> tuple[str, str]:

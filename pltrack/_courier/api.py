@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from .._settings import Destination
+from .._settings import Destination, unkeyed
 
 _BODY_MOST = 64_000_000  # the answer repeats what was sent
 
@@ -91,7 +91,7 @@ class Api:
                 timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout / 2, 5.0)),
             ) as response:
                 raw = await _read(response.content)
-                return Answer(response.status, _decoded(raw), _retry_after(response.headers))
+                return Answer(response.status, _decoded(to.without_key(raw)), _retry_after(response.headers))
         except _NOT_SENT as error:
             return Answer(error=_words(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -123,7 +123,7 @@ def _decoded(raw: bytes) -> Any:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500] if str(error) else type(error).__name__
+    return unkeyed(f"{type(error).__name__}: {error}"[:500]) if str(error) else type(error).__name__
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

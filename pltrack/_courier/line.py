@@ -64,7 +64,7 @@ class Line:
         was_bad = self.probing
         self.failures, self.blocked_until, self.paused = 0, 0.0, ""
         if was_bad:
-            log.warning("pltrack: %s answers again; delivery goes on", self.to.base_url)
+            log.warning("pltrack: %s answers again; delivery goes on", self.to)
             self.said.clear()
         return was_bad
 
@@ -98,4 +98,4 @@ class Line:
             return
         more = f" (and {unsaid} more since)" if unsaid else ""
         self.said[what] = now, 0
-        log.log(level, "pltrack: %s: %s: %s%s", self.to.base_url, what, why, more)
+        log.log(level, "pltrack: %s: %s: %s%s", self.to, what, why, more)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from .. import _loading
+from .._journal import orphans
 from .._journal.statements import BORROW_AFTER
 from .._journal.store import Claimed, ClaimedNote, Delivered, Store
 from .._settings import Destination, Settings
@@ -64,10 +65,10 @@ class Courier:
     # -- called from other threads ------------------------------------------------------------------------
 
     def serve(self, destinations: Iterable[Destination]) -> None:
-        """Deliver to these destinations too, from now on."""
+        """Deliver to these destinations too, from now on; a changed key ends a pause."""
         with self._starting:
             for to in destinations:
-                if to.api_key and to.fingerprint not in self.lines:
+                if to.api_key and ((known := self.lines.get(to.fingerprint)) is None or known.to != to):
                     line = Line(to, asyncio.Semaphore(self._settings().concurrency))
                     self.lines = {**self.lines, to.fingerprint: line}
         self.wake()
@@ -101,6 +102,11 @@ class Courier:
         """Tell whether rows of this process up to `marks` are still to be delivered, and can be."""
         going = [name for name in self.lines if not self.waits_for(name)]
         return bool(going) and store.unsettled(self._owner, marks, going)
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether anything is under way."""
+        return bool(self._tasks)
 
     def close(self, timeout: float) -> bool:
         """Stop sending and end the thread; return whether it ended in time."""
@@ -152,6 +158,7 @@ class Courier:
                 self._expire_at = time.monotonic() + _EXPIRE_EVERY
                 store.expire()
                 self._idle()
+                self._spawn_searches(api, store)
             if any([self._claim(api, store, line) for line in self.lines.values()]):
                 return 0.05  # an answer wakes the loop sooner
             concurrency = self._settings().concurrency
@@ -355,6 +362,28 @@ class Courier:
     def _postpone(self, rows: Sequence[Claimed], wait: float, why: str = "") -> None:
         words = f"looking whether it arrived{f': {why}' if why else ''}"
         self._ledger.again += [Again(row, wait, row.uncertain, words, counts=False) for row in rows]
+
+    def _spawn_searches(self, api: Api, store: Store) -> None:
+        for name, line in self.lines.items():
+            free = not (line.paused or line.open) and time.monotonic() >= line.search_at
+            if free and orphans.due(store, [name], self.patience):
+                self._spawn(line, (), self._find_orphans(api, line))
+
+    async def _find_orphans(self, api: Api, line: Line) -> None:
+        """Ask PromptLayer for requests that this journal does not know and notes speak about."""
+        line.search_at = time.monotonic() + search.EVERY
+        ids = orphans.take(self._open(), line.to.fingerprint, search.MOST, self.patience)
+        if not ids:  # another process was quicker
+            return
+        begun = time.monotonic()
+        answer = await api.post(line.to, search.PATH, search.body(ids), self._settings().http_timeout)
+        known = search.found(answer)
+        if known is not None:
+            found = {ours: theirs for ours, theirs in known.items() if ours in ids}
+            orphans.resolve(self._open(), line.to.fingerprint, found)
+            self._told([(ours, theirs, True) for ours, theirs in found.items()])
+        elif answer.status == 401:
+            self._failed(line, judge(answer, 1), begun)
 
     # -- the notes about one request ----------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, func, or_, select
@@ -29,8 +30,9 @@ class Outcome(NamedTuple):
 class Reader:
     """One journal behind one connection; a lock lets the writer, the courier and readers take turns."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, path: Path | None = None) -> None:
         self.name = name  # for people
+        self.path = path  # None: no file
         self._engine = engine
         self._lock = threading.RLock()
 
@@ -116,6 +118,18 @@ class Reader:
                 select(func.count()).where(requests.c.destination == "", requests.c.state == sql.PENDING)
             )
         return {**states, "oldest": oldest, "orphans": orphans or 0, "keyless": keyless or 0}
+
+    def left_for(self) -> dict[str, int]:
+        """Return for each destination how many requests and notes wait to be delivered there."""
+        found: dict[str, int] = {}
+        with self._reading() as db:
+            for table in (requests, notes):
+                left = table.c.state.in_([State.PENDING, State.SENDING])
+                for name, count in db.execute(
+                    select(table.c.destination, func.count()).where(left).group_by(table.c.destination)
+                ):
+                    found[name] = found.get(name, 0) + count
+        return found
 
     def rows(self, limit: int = 20, request_id: str | None = None) -> list[dict[str, Any]]:
         """Return the newest requests first, with their notes; or the one with `request_id`."""

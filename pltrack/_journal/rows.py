@@ -12,7 +12,7 @@ import orjson
 
 from .. import _loading
 from .._blueprint import faults, messages, outputs, parameters, usage
-from .._plain import plain, thaw
+from .._plain import plain, text, thaw
 from .._records import Call, Note, Scope, State
 from .._redact import Redactor
 
@@ -21,6 +21,7 @@ _INNER_TAG = re.compile(r"^(seq:step|map:key|retry:attempt|condition|graph:step|
 _TAG_LENGTH = 512
 _DECODER = json.JSONDecoder()
 _KEY_LENGTH = 1024
+_MESSAGE_LENGTH = 1024
 
 
 class _Asked(NamedTuple):
@@ -46,6 +47,7 @@ class Encoder:
     app: str
     linger: float
     redactor: Redactor
+    capture: str = "full"
     send_price: bool = False
 
     def request(self, call: Call) -> dict[str, Any]:
@@ -54,9 +56,10 @@ class Encoder:
         used = result.usage if result is not None else None
         asked = _Asked.of(call)
         cost = self._cost(call, asked)
-        capture = call.scope.capture if call.scope else "full"
+        capture = self._strictest(call.scope.capture if call.scope else "full")
         body = self._body(call, asked, cost)
-        payload = self.redactor.clean(body, capture)
+        payload = self._payload(call, body, capture)
+        provider, model = self.redactor.names(payload, (asked.provider, asked.model))
         return {
             "id": call.handle.id,
             "session_id": call.scope.id if call.scope else None,
@@ -69,8 +72,8 @@ class Encoder:
             "attempts": 0,
             "uncertain": 0,
             "kind": call.kind,
-            "provider": asked.provider,
-            "model": asked.model,
+            "provider": provider,
+            "model": model,
             "status": body["status"],
             "linked": int(call.link is not None),
             "started_at": call.started_at,
@@ -86,8 +89,21 @@ class Encoder:
             "prompt_name": call.link and call.link.name,
             "prompt_version": call.link and call.link.version,
             "payload": payload,
-            "local_link": _local_link(call),
+            "local_link": self._local_link(call, capture),
         }
+
+    def _strictest(self, capture: str) -> str:
+        return "metadata" if "metadata" in (capture, self.capture) else "full"
+
+    def _payload(self, call: Call, body: dict[str, Any], capture: str) -> bytes:
+        cleaned = self.redactor.clean(body, capture, _ids(call))
+        # Cut after the secrets are out: half of one would not be known for what it is.
+        return orjson.dumps(_cut(orjson.loads(cleaned))) if _is_long(body) else cleaned
+
+    def _local_link(self, call: Call, capture: str) -> str | None:
+        if call.link is None or not call.link.local:
+            return None
+        return self.redactor.clean(plain(call.link.payload()), capture).decode()
 
     def note(self, note: Note) -> dict[str, Any]:
         """Return the row of a note; a note about a session is told apart by its `session_id`."""
@@ -97,7 +113,7 @@ class Encoder:
             "pl_id": note.pl_id,
             "session_id": note.session_id,
             "kind": note.kind.value,
-            "payload": self.redactor.clean(dict(note.payload), note.capture).decode(),
+            "payload": self.redactor.clean(dict(note.payload), self._strictest(note.capture)).decode(),
             "owner": self.owner,
             "destination": note.destination,
             "due_at": note.created_at,
@@ -181,7 +197,7 @@ def _status(call: Call) -> dict[str, Any]:
         status, kind, words = cut
     if status == "SUCCESS":
         return {"status": status}
-    return {"status": status, "error_type": kind, "error_message": words[:1024]}
+    return {"status": status, "error_type": kind, "error_message": words}
 
 
 def _tags_of(payload: bytes) -> str:
@@ -194,7 +210,7 @@ def _tags_of(payload: bytes) -> str:
 def _tags(call: Call) -> list[str]:
     ours = (*(call.scope.tags if call.scope else ()), *call.tags)
     theirs = (tag for tag in call.langchain_tags if not _INNER_TAG.match(tag))
-    return list(dict.fromkeys(tag[:_TAG_LENGTH] for tag in (*ours, *theirs) if tag))
+    return list(dict.fromkeys(tag for tag in (*ours, *theirs) if tag))
 
 
 def _metadata(call: Call, about: dict[str, Any]) -> dict[str, str]:
@@ -215,22 +231,38 @@ def _metadata(call: Call, about: dict[str, Any]) -> dict[str, str]:
         found["first_token_seconds"] = f"{call.first_token_at - call.started_at:.3f}"
     if call.result is not None and call.result.cache_hit:
         found["cache_hit"] = "true"
-    return {key[:_KEY_LENGTH]: value for key, value in found.items()}
+    return found
+
+
+def _ids(call: Call) -> set[str]:
+    """Return the ids by which the record is found again; people may have chosen that of the session."""
+    known = {call.handle.id, str(call.run_id), str(call.parent_run_id)}
+    return known | {call.scope.id} if call.scope is not None else known
+
+
+def _is_long(body: dict[str, Any]) -> bool:
+    return (
+        len(body.get("error_message") or "") > _MESSAGE_LENGTH
+        or any(len(tag) > _TAG_LENGTH for tag in body["tags"])
+        or any(len(key) > _KEY_LENGTH for key in body["metadata"])
+    )
+
+
+def _cut(body: dict[str, Any]) -> dict[str, Any]:
+    if body.get("error_message"):
+        body["error_message"] = body["error_message"][:_MESSAGE_LENGTH]
+    body["tags"] = list(dict.fromkeys(tag[:_TAG_LENGTH] for tag in body["tags"]))
+    body["metadata"] = {key[:_KEY_LENGTH]: value for key, value in body["metadata"].items()}
+    return body
 
 
 def _langchain_metadata(given: dict[str, Any]) -> dict[str, str]:
     """Keep the scalars that people (and LangGraph) put there, not LangChain's own description of the model."""
     return {
-        str(key): value if isinstance(value, str) else str(value)
+        name: value if type(value) is str else text(value)
         for key, value in given.items()
-        if isinstance(value, str | int | float | bool) and not str(key).startswith(("ls_", "__"))
+        if isinstance(value, str | int | float | bool) and not (name := text(key)).startswith(("ls_", "__"))
     }
-
-
-def _local_link(call: Call) -> str | None:
-    if call.link is None or not call.link.local:
-        return None
-    return json.dumps(plain(call.link.payload()))
 
 
 def _iso(moment: float) -> str:

@@ -18,7 +18,9 @@ from sqlalchemy import (
     text,
 )
 
+# Raised by a breaking change only. A column that is added within a version may be null or has a server default.
 VERSION = 1
+READS_SINCE = 1  # files of earlier schemas from this one on are delivered, too
 
 tables = MetaData()
 _Number = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's row number is of exactly this type

@@ -220,6 +220,8 @@ def _of_target(column: str) -> Any:
     return select(requests.c[column]).where(requests.c.id == bindparam("request_id")).scalar_subquery()
 
 
+# One that is known by PromptLayer's id goes to the workspace that gave the id.
+_of_numbered = select(requests.c.destination).where(requests.c.pl_id == bindparam("pl_id")).limit(1).scalar_subquery()
 # A note learns from its request, in the same transaction, whether it can go, where to, and if all is lost.
 NOTE_VALUES = dict(
     id=bindparam("id"),
@@ -229,7 +231,7 @@ NOTE_VALUES = dict(
     kind=bindparam("kind"),
     payload=bindparam("payload"),
     owner=bindparam("owner"),
-    destination=func.coalesce(_of_target("destination"), bindparam("destination")),
+    destination=func.coalesce(_of_target("destination"), _of_numbered, bindparam("destination")),
     state=case(
         (bindparam("pl_id", type_=notes.c.pl_id.type).is_not(null()), PENDING),
         (_of_target("state") == literal_column("'delivered'"), PENDING),

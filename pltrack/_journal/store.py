@@ -28,10 +28,11 @@ from sqlalchemy.pool import StaticPool
 
 from .._records import new_id
 from ..errors import JournalError
+from . import files
 from . import statements as sql
 from .exchange import Exchange
 from .reading import words
-from .schema import VERSION, bodies, meta, notes, requests, sessions, tables
+from .schema import bodies, notes, requests, sessions
 
 _BUSY_MS = 30_000
 
@@ -75,12 +76,25 @@ class Store(Exchange):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or create the journal at `path`, readable by its owner only."""
+        """Open or create the journal at `path`, or beside it where another schema's is there."""
+        try:
+            return cls._at(path)
+        except files.OtherSchemaError:
+            return cls._at(files.beside(path))
+
+    @classmethod
+    def open_older(cls, path: Path) -> Self:
+        """Open a journal that an earlier schema wrote, to deliver what is left in it."""
+        return cls._at(path, as_older=True)
+
+    @classmethod
+    def _at(cls, path: Path, *, as_older: bool = False) -> Self:
+        """Open or create the file, readable by its owner only."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Created here, before SQLite does: -wal and -shm take their mode from it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            return cls._prepared(str(path), path)
+            return cls._prepared(str(path), path, as_older)
         except (OSError, SQLAlchemyError, sqlite3.Error) as error:
             raise JournalError(f"the journal {path} cannot be opened: {words(error)}") from error
 
@@ -90,22 +104,20 @@ class Store(Exchange):
         return cls._prepared(":memory:", None)
 
     @classmethod
-    def _prepared(cls, database: str, path: Path | None) -> Self:
+    def _prepared(cls, database: str, path: Path | None, as_older: bool = False) -> Self:
         def connect() -> sqlite3.Connection:
             return sqlite3.connect(database, timeout=_BUSY_MS / 1000, check_same_thread=False, isolation_level=None)
 
         engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
         event.listen(engine, "connect", _pragmas)
         event.listen(engine, "begin", _begin)
-        store = cls(engine, f"the journal {path or 'in memory'}")
-        with store._writing() as db:
-            tables.create_all(db)
-            db.execute(insert(meta).values(key="schema", value=str(VERSION)).on_conflict_do_nothing())
-            found = int(db.scalar(select(meta.c.value).where(meta.c.key == "schema")) or VERSION)
-        if found > VERSION:
-            raise JournalError(
-                f"the journal {path} was written by a newer pltrack (schema {found}, this one knows {VERSION})"
-            )
+        store = cls(engine, f"the journal {path or 'in memory'}", path)
+        try:
+            with store._writing() as db:
+                files.prepare(db, path, as_older=as_older)
+        except JournalError:
+            store.close()
+            raise
         return store
 
     def close(self) -> None:
@@ -319,12 +331,12 @@ class Store(Exchange):
                     statement = statement.where(table.c.destination == destination)
                 db.execute(statement.values(due_at=sql.NOW))
 
-    def adopt(self, destination: str) -> int:
-        """Give everything recorded without a key to `destination`; return how many requests that were."""
+    def adopt(self, destination: str, source: str = "") -> int:
+        """Give what was recorded for `source` (nobody: without a key) to `destination`; return how many requests."""
         with self._writing() as db:
             for table in (requests, notes):
                 count = db.execute(
-                    update(table).where(table.c.destination == "").values(destination=destination, due_at=sql.NOW)
+                    update(table).where(table.c.destination == source).values(destination=destination, due_at=sql.NOW)
                 ).rowcount
                 if table is requests:
                     adopted = count

@@ -147,6 +147,10 @@ def score(
 def sync(
     watch: Annotated[bool, typer.Option("--watch", help="Go on delivering what is recorded from now on.")] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="Deliver what was recorded without a key, too.")] = False,
+    take_over: Annotated[
+        list[str] | None,
+        typer.Option("--take-over", metavar="FINGERPRINT", help="Deliver what a key that is gone has left, too."),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, help="Seconds to go on for (60; without end with --watch).")
     ] = None,
@@ -162,7 +166,7 @@ def sync(
     if not watch and not _runtime.get().settings.hub and _open() is None:
         print(f"Nothing was recorded yet in {_journal()}.")
         return
-    raise typer.Exit(_sync.run(watch=watch, adopt=adopt, timeout=timeout))
+    raise typer.Exit(_sync.run(_sync.Wanted(watch, adopt, take_over or (), timeout)))
 
 
 @app.command()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ..errors import JournalError
 from ._screen import complain, console, line
 
 if TYPE_CHECKING:
+    from .._courier.forward import Forwarder
     from .._courier.loop import Courier
     from .._journal.store import Store
     from .._runtime import Runtime
@@ -22,6 +24,19 @@ _TIMEOUT = 60.0
 _LOOK_EVERY = 0.2
 _TRY_AGAIN = 1.0
 _CLOSE_TIMEOUT = 3.0
+_FINGERPRINT = re.compile("[0-9a-f]{16}")
+
+
+Journals = Sequence[tuple["Store", Any]]  # stores with their couriers
+
+
+class Wanted(NamedTuple):
+    """What the command line asked for."""
+
+    watch: bool = False
+    adopt: bool = False
+    take_over: Sequence[str] = ()
+    timeout: float | None = None
 
 
 class Counts(NamedTuple):
@@ -35,17 +50,16 @@ class Counts(NamedTuple):
     orphans: int
 
 
-def run(*, watch: bool, adopt: bool, timeout: float | None) -> int:
+def run(wanted: Wanted) -> int:
     """Deliver; return the exit code: 1 when something is left or was refused."""
     _runtime.configure(delivery="background")
     runtime = _runtime.get()
-    store = runtime.lane.store()
+    runtime.lane.store()
     if runtime.lane.in_memory:
         return 1  # why was logged
     try:
-        wanted = Wanted(watch, adopt, timeout)
-        with _courier_of(runtime, store, wanted) as (store, courier):
-            return _sync(runtime, store, courier, wanted)
+        with _journals(runtime, wanted) as journals:
+            return _sync(runtime, journals, wanted)
     except KeyboardInterrupt:
         return 1
     except JournalError as error:
@@ -53,46 +67,38 @@ def run(*, watch: bool, adopt: bool, timeout: float | None) -> int:
         return 1
 
 
-class Wanted(NamedTuple):
-    """What the command line asked for."""
-
-    watch: bool
-    adopt: bool
-    timeout: float | None
-
-
-def _sync(runtime: Runtime, store: Store, courier: Courier, wanted: Wanted) -> int:
-    before = _counts(store)
+def _sync(runtime: Runtime, journals: Journals, wanted: Wanted) -> int:
+    before = _counts(journals)
     if not runtime.destinations:
         if before.left or wanted.watch:
             complain("there is no PromptLayer key: set PROMPTLAYER_API_KEY")
         return int(bool(before.left or wanted.watch))
-    if wanted.adopt and (adopted := store.adopt(runtime.fingerprint)):
-        print(f"Adopted {adopted} request(s) that were recorded without a key.")
-    ended = _deliver(runtime, store, courier, wanted)
-    courier.close(_CLOSE_TIMEOUT)  # what is under way is given back before it is counted
-    after = _counts(store)
+    if not _taken(journals, runtime.fingerprint, wanted):
+        return 2
+    ended = _deliver(runtime, journals, before, wanted)
+    for _, courier in journals:
+        courier.close(_CLOSE_TIMEOUT)  # what is under way is given back before it is counted
+    after = _counts(journals)
     _report(before, after, ended)
+    _report_elsewhere(journals, runtime.destinations)
     return int(after.left > 0 or after.refused > before.refused)
 
 
 @contextmanager
-def _courier_of(runtime: Runtime, local: Store, wanted: Wanted) -> Iterator[tuple[Store, Courier]]:
-    """Return the store to deliver from and its courier: the journal's, or the hub's after the journal was emptied."""
+def _journals(runtime: Runtime, wanted: Wanted) -> Iterator[Journals]:
+    """Return what to deliver from: the journal and older ones; or the hub, once the journal was emptied into it."""
     from .._courier.loop import Courier
 
-    hub_url = runtime.settings.hub
-    if not hub_url:
-        courier = runtime.lane.courier()
-        assert isinstance(courier, Courier)
-        yield local, courier
+    hub_url, first = runtime.settings.hub, runtime.lane.courier()
+    if isinstance(first, Courier):
+        yield [(runtime.lane.store(), first), *runtime.lane.older]
         return
     hub = _opened(hub_url, wanted.watch)
     try:
-        _hand_over(runtime, local, wanted.timeout)
+        _hand_over(runtime, first, wanted.timeout)
         courier = Courier(lambda: hub, runtime.owner, runtime.told, lambda: None, lambda: runtime.settings)
         courier.serve(runtime.destinations.values())
-        yield hub, courier
+        yield [(hub, courier), *runtime.lane.older]
     finally:
         hub.close()
 
@@ -114,9 +120,9 @@ def _opened(url: str, watch: bool) -> Store:
             time.sleep(_TRY_AGAIN)
 
 
-def _hand_over(runtime: Runtime, local: Store, timeout: float | None) -> None:
+def _hand_over(runtime: Runtime, forwarder: Forwarder, timeout: float | None) -> None:
     """Give the hub what programs of this machine have left in their journal."""
-    forwarder = runtime.lane.courier()
+    local = [(runtime.lane.store(), forwarder)]
     forwarder.patience = 0.0
     deadline = time.monotonic() + (_TIMEOUT if timeout is None else timeout)
     told = threading.Event()
@@ -128,24 +134,39 @@ def _hand_over(runtime: Runtime, local: Store, timeout: float | None) -> None:
             told.clear()
 
 
-def _deliver(runtime: Runtime, store: Store, courier: Courier, wanted: Wanted) -> str:
-    """Run the courier; return why it was stopped: done, timeout, paused or stopped."""
+def _taken(journals: Journals, own: str, wanted: Wanted) -> bool:
+    """Make this key's what was asked for; return False, and say why, where that cannot be."""
+    for name in wanted.take_over:
+        if not _FINGERPRINT.fullmatch(name):  # perhaps a key: it is not repeated
+            complain("--take-over: expected a fingerprint of 16 characters, as the log and `pltrack sync` name it")
+            return False
+    for name in wanted.take_over:
+        print(f"Took over {sum(store.adopt(own, name) for store, _ in journals)} request(s) of destination {name}.")
+    if wanted.adopt and (adopted := sum(store.adopt(own) for store, _ in journals)):
+        print(f"Adopted {adopted} request(s) that were recorded without a key.")
+    return True
+
+
+def _deliver(runtime: Runtime, journals: Journals, before: Counts, wanted: Wanted) -> str:
+    """Run the couriers; return why they were stopped: done, timeout, paused or stopped."""
     watch, timeout = wanted.watch, wanted.timeout
-    courier.patience = 0.0  # no waiting for the processes that wrote the rows
     deadline = time.monotonic() + (timeout if timeout is not None else float("inf") if watch else _TIMEOUT)
-    for fingerprint in runtime.destinations:
-        store.hurry(destination=fingerprint)
     told = threading.Event()
-    with _stoppable(), runtime.listening(told.set), _progress(_counts(store)) as moved:
-        courier.start()
-        courier.wake()
+    with _stoppable(), runtime.listening(told.set), _progress(before) as moved:
+        for store, courier in journals:
+            for fingerprint in runtime.destinations:
+                store.hurry(destination=fingerprint)
+            courier.patience = 0.0  # no waiting for the processes that wrote the rows
+            courier.start()
+            courier.wake()
         try:
             while (left := deadline - time.monotonic()) > 0:
                 told.clear()
                 with suppress(JournalError):  # the hub is away for a while; the courier says so
-                    moved(_counts(store))
-                    if not watch and (ended := _ended(runtime, store, courier)):
-                        return ended
+                    moved(_counts(journals))
+                    ends = [] if watch else [_ended(runtime, *each) for each in journals]
+                    if ends and all(ends):
+                        return max(ends)  # paused rather than done
                 told.wait(min(left, _LOOK_EVERY))
         except KeyboardInterrupt:
             return "stopped"
@@ -156,27 +177,35 @@ def _ended(runtime: Runtime, store: Store, courier: Courier) -> str:
     """Say why there is nothing more to do; the empty string while there is."""
     if all(each.paused for each in courier.lines.values()):
         return "paused"
+    from .._journal import orphans
+
     going = [name for name, each in courier.lines.items() if not each.paused]
+    if orphans.due(store, going, courier.patience) or courier.busy:
+        return ""
     # A row that is under way when first looked for may be due again when looked for next: look on both sides.
-    under_way = _counts(store).sending
-    if under_way or store.next_due(going, runtime.owner, courier.patience) is not None or _counts(store).sending:
+    mine = [(store, courier)]
+    under_way = _counts(mine).sending
+    if under_way or store.next_due(going, runtime.owner, courier.patience) is not None or _counts(mine).sending:
         return ""
     return "done"
 
 
-def _counts(store: Store) -> Counts:
-    totals = store.totals()
+def _counts(journals: Journals) -> Counts:
     by_state: dict[str, int] = {}
-    for table in ("requests", "notes"):
-        for state, count in totals[table].items():
-            by_state[state] = by_state.get(state, 0) + count
+    keyless = orphans = 0
+    for store, _ in journals:
+        totals = store.totals()
+        keyless, orphans = keyless + totals["keyless"], orphans + totals["orphans"]
+        for table in ("requests", "notes"):
+            for state, count in totals[table].items():
+                by_state[state] = by_state.get(state, 0) + count
     return Counts(
         delivered=by_state.get("delivered", 0),
         refused=by_state.get("failed", 0),
         left=sum(by_state.get(state, 0) for state in ("pending", "sending", "waiting")),
         sending=by_state.get("sending", 0),
-        without_key=totals["keyless"],
-        orphans=totals["orphans"],
+        without_key=keyless,
+        orphans=orphans,
     )
 
 
@@ -196,8 +225,15 @@ def _report(before: Counts, after: Counts, ended: str) -> None:
         complain(f"{after.without_key} request(s) were recorded without a key: `pltrack sync --adopt` delivers them")
     if after.orphans:
         complain(f"{after.orphans} note(s) are about requests that this journal does not know")
-    if ended == "done" and not after.without_key and not after.orphans:
-        complain("what is left was recorded under a key that is not set here (see PLTRACK_PREVIOUS_API_KEYS)")
+
+
+def _report_elsewhere(journals: Journals, served: Collection[str]) -> None:
+    for name, count in sorted(pair for store, _ in journals for pair in store.left_for().items()):
+        if name and name not in served:
+            complain(
+                f"{count} of them are for destination {name}, whose key is not set here: name it in "
+                f"PLTRACK_PREVIOUS_API_KEYS, or deliver them under this key with `pltrack sync --take-over {name}`"
+            )
 
 
 @contextmanager
