@@ -4,8 +4,9 @@ Usage: python benchmarks/faults.py [kills]
 
 A process that records and delivers is killed with SIGKILL at a random moment, again and again; each next one finds the
 journal as the one before left it. A call counts as promised when it had ended 50 ms before the last sign of life of a
-process that had opened its journal: a busy machine may give it no time before the kill. In the end one `pltrack sync` delivers the rest. Two things are faster than in life: leases of
-a killed process are ended at once instead of after a minute, and what may have arrived is looked up without a pause.
+process that had opened its journal: a busy machine may give it no time before the kill. In the end one `pltrack sync`
+delivers the rest. Two things are faster than in life: leases of a killed process are ended at once instead of after a
+minute, and what may have arrived is looked up without a pause.
 """
 
 from __future__ import annotations
