@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -157,9 +158,9 @@ def _count(journal: Path, condition: str) -> int:
         return int(db.execute(f"select count(*) from requests where {condition}").fetchone()[0])
 
 
-def silent_exit(folder: Path) -> dict[str, object]:
+def silent_exit(folder: Path, name: str) -> dict[str, float]:
     """Return how long a program with 50 undelivered calls takes to end while the server is silent, and what is lost."""
-    journal = folder / "exit.db"
+    journal = folder / f"{name}.db"
     with FakePromptLayer() as server:
         server.fail(Fault.silent(path="/"))
         program = subprocess.run(
@@ -169,24 +170,26 @@ def silent_exit(folder: Path) -> dict[str, object]:
         server.heal()
         sync(journal, server)
         arrived = Counter(logged.metadata["pltrack_id"] for logged in server.requests)
-    return {
-        "seconds": round(took, 2),
-        "lost": 50 - len(arrived),
-        "doubled": sum(times > 1 for times in arrived.values()),
-    }
+    return {"seconds": took, "lost": 50 - len(arrived), "doubled": sum(times > 1 for times in arrived.values())}
 
 
 def main(count: int) -> int:
     """Measure, print, and return 1 when a goal was missed."""
     with tempfile.TemporaryDirectory() as folder:
-        killed, ended = kills(count, Path(folder)), silent_exit(Path(folder))
+        killed = kills(count, Path(folder))
+        exits = [silent_exit(Path(folder), f"exit-{n}") for n in range(3)]
+    ended: dict[str, float] = {
+        "seconds": round(statistics.median(each["seconds"] for each in exits), 2),
+        "lost": sum(each["lost"] for each in exits),
+        "doubled": sum(each["doubled"] for each in exits),
+    }
     print(f"calls lost in {count} kills (of {killed['promised']} promised, goal 0)      {killed['lost']:8}")
     print(f"calls doubled in {count} kills (goal 0)                     {killed['doubled']:8}")
     print(f"exit, 50 undelivered, server silent (goal {EXIT_GOAL:g} s)      {ended['seconds']:8} s")
-    print(f"calls lost and doubled in that exit (goal 0 and 0)  {ended['lost']:4} {ended['doubled']:4}")
+    print(f"calls lost and doubled in 3 exits (goal 0 and 0)    {ended['lost']:4} {ended['doubled']:4}")
     print(json.dumps({"kills": killed, "exit": ended}))
     bad = killed["lost"], killed["doubled"], killed["left"], ended["lost"], ended["doubled"]
-    return int(any(bad) or float(str(ended["seconds"])) > EXIT_GOAL)
+    return int(any(bad) or ended["seconds"] > EXIT_GOAL)
 
 
 if __name__ == "__main__":
