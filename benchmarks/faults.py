@@ -3,9 +3,10 @@
 Usage: python benchmarks/faults.py [kills]
 
 A process that records and delivers is killed with SIGKILL at a random moment, again and again; each next one finds the
-journal as the one before left it. A call counts as promised when it had ended 50 ms before the kill, in a process that
-had opened its journal. In the end one `pltrack sync` delivers the rest. Two things are faster than in life: leases of
-a killed process are ended at once instead of after a minute, and what may have arrived is looked up without a pause.
+journal as the one before left it. A call counts as promised when it had ended 50 ms before the last sign of life of a
+process that had opened its journal: a busy machine may give it no time before the kill. In the end one `pltrack sync`
+delivers the rest. Two things are faster than in life: leases of a killed process are ended at once instead of after a
+minute, and what may have arrived is looked up without a pause.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import random
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -109,18 +111,16 @@ def killed_once(nursery: subprocess.Popen[str], after: float) -> list[str]:
     nursery.stdin.write("\n")
     nursery.stdin.flush()
     ended: list[tuple[str, float]] = []
-    killed_at = 0.0
     for line in nursery.stdout:
         kind, *words = line.split()
         if kind == "call":
             ended.append((words[0], float(words[1])))
         elif kind == "born":
             time.sleep(after)
-            killed_at = time.monotonic()
             os.kill(int(words[0]), signal.SIGKILL)
         elif kind == "dead":
             break
-    return [our_id for our_id, at in ended if at <= killed_at - PROMISE]
+    return [our_id for our_id, at in ended if at <= ended[-1][1] - PROMISE]
 
 
 def kills(count: int, folder: Path) -> dict[str, object]:
@@ -158,9 +158,9 @@ def _count(journal: Path, condition: str) -> int:
         return int(db.execute(f"select count(*) from requests where {condition}").fetchone()[0])
 
 
-def silent_exit(folder: Path) -> dict[str, object]:
+def silent_exit(folder: Path, name: str) -> dict[str, float]:
     """Return how long a program with 50 undelivered calls takes to end while the server is silent, and what is lost."""
-    journal = folder / "exit.db"
+    journal = folder / f"{name}.db"
     with FakePromptLayer() as server:
         server.fail(Fault.silent(path="/"))
         program = subprocess.run(
@@ -170,24 +170,26 @@ def silent_exit(folder: Path) -> dict[str, object]:
         server.heal()
         sync(journal, server)
         arrived = Counter(logged.metadata["pltrack_id"] for logged in server.requests)
-    return {
-        "seconds": round(took, 2),
-        "lost": 50 - len(arrived),
-        "doubled": sum(times > 1 for times in arrived.values()),
-    }
+    return {"seconds": took, "lost": 50 - len(arrived), "doubled": sum(times > 1 for times in arrived.values())}
 
 
 def main(count: int) -> int:
     """Measure, print, and return 1 when a goal was missed."""
     with tempfile.TemporaryDirectory() as folder:
-        killed, ended = kills(count, Path(folder)), silent_exit(Path(folder))
+        killed = kills(count, Path(folder))
+        exits = [silent_exit(Path(folder), f"exit-{n}") for n in range(3)]
+    ended: dict[str, float] = {
+        "seconds": round(statistics.median(each["seconds"] for each in exits), 2),
+        "lost": sum(each["lost"] for each in exits),
+        "doubled": sum(each["doubled"] for each in exits),
+    }
     print(f"calls lost in {count} kills (of {killed['promised']} promised, goal 0)      {killed['lost']:8}")
     print(f"calls doubled in {count} kills (goal 0)                     {killed['doubled']:8}")
     print(f"exit, 50 undelivered, server silent (goal {EXIT_GOAL:g} s)      {ended['seconds']:8} s")
-    print(f"calls lost and doubled in that exit (goal 0 and 0)  {ended['lost']:4} {ended['doubled']:4}")
+    print(f"calls lost and doubled in 3 exits (goal 0 and 0)    {ended['lost']:4} {ended['doubled']:4}")
     print(json.dumps({"kills": killed, "exit": ended}))
     bad = killed["lost"], killed["doubled"], killed["left"], ended["lost"], ended["doubled"]
-    return int(any(bad) or float(str(ended["seconds"])) > EXIT_GOAL)
+    return int(any(bad) or ended["seconds"] > EXIT_GOAL)
 
 
 if __name__ == "__main__":

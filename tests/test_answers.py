@@ -669,7 +669,7 @@ def test_a_clock_that_is_set_back_parks_nothing(promptlayer: FakePromptLayer, tm
         db.execute("update requests set due_at = due_at + 7200")
         if held:
             db.execute("update requests set state = 'sending', lease_until = due_at")
-    pltrack.configure(delivery="background")
+    pltrack.configure(delivery="background", on_unknown="resend")
     track()
     promptlayer.wait_for(lambda pl: len(pl.requests) == 2, timeout=20)
 
