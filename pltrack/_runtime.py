@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from . import _loading
 from ._callbacks import Callbacks, IdCallback
 from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Handle, Written, process_token
@@ -33,6 +34,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pid = os.getpid()
+        self.closed = _ended  # then nobody empties its queues any more: who puts something in writes it down
         self.owner = process_token()
         self.destinations: dict[str, Destination] = {}
         self.recorded = 0
@@ -44,6 +46,7 @@ class Runtime:
         self._callbacks = Callbacks(self.fault)
         self._listeners: set[Callable[[], None]] = set()
         self._lock = threading.RLock()
+        self._writing_down = threading.RLock()
         self._lanes: dict[Path, Lane] = {}
         self.apply(settings)
 
@@ -51,10 +54,12 @@ class Runtime:
         """Let new settings hold from now on; what was recorded keeps its journal and destination."""
         self.settings = settings
         self.fingerprint = settings.destination.fingerprint
-        self.sends = settings.delivery == "background"
+        self.sends = settings.delivery == "background" and not self.closed
         path = settings.journal or default_journal()
         with self._lock:
             self.lane = self._lanes.get(path) or self._lanes.setdefault(path, Lane(self, path))
+        if self.closed:
+            self._write_down(self.lane, 0.0)  # before a thread can start that would not get to run
         self.serve(settings.destinations)
 
     def serve(self, destinations: Iterable[Destination]) -> None:
@@ -69,9 +74,16 @@ class Runtime:
     # -- the hot path -------------------------------------------------------------------------------------
 
     def put(self, item: Written) -> None:
-        """Queue a record for the journal."""
-        if not self.lane.writer.put(item, self.settings):
+        """Queue a record for the journal; after our end, write it down at once."""
+        lane = self.lane
+        if not lane.writer.put(item, self.settings):
             self.lost_some(1, MemoryError("the queue to the journal is full"))
+        if self.closed:
+            self._write_down(lane, 5.0)
+
+    def _write_down(self, lane: Lane, timeout: float) -> None:
+        with self._writing_down:
+            lane.writer.close(timeout)
 
     def record(self, call: Call, callbacks: Sequence[IdCallback] = ()) -> None:
         """Take over a finished call; its handle and `callbacks` hear of its id."""
@@ -199,8 +211,11 @@ class Runtime:
 
     def close(self, deadline: float) -> None:
         """Write everything, deliver while there is time, end the threads."""
-        for lane in self._lanes.values():
-            lane.close(deadline, hurry=self.sends)
+        sends = self.sends
+        self.closed, self.sends = True, False
+        with self._writing_down:
+            for lane in self._lanes.values():
+                lane.close(deadline, hurry=sends)
 
     def status(self) -> Status:
         """Return how it stands."""
@@ -244,6 +259,7 @@ _lock = threading.RLock()
 _current: Runtime | None = None
 _configured: dict[str, Any] = {}
 _defaults: dict[str, Any] = {}
+_ended = False
 _abandoned: list[Runtime] = []  # of parent processes: closing their files or threads is not ours to do
 after_fork: list[Callable[[], None]] = []
 before_close: list[Callable[[], None]] = []
@@ -269,9 +285,10 @@ def is_enabled() -> bool:
 
 def _make() -> Runtime:
     global _current
+    if _current is not None and _current.pid != os.getpid():
+        _loading.renew()  # a fork without Python's hooks: whoever held our locks stayed with the parent
+        _forget_parent()
     with _lock:
-        if _current is not None and _current.pid != os.getpid():
-            _forget_parent()
         if _current is None:
             found, errors = from_environment(os.environ)
             for error in errors:
@@ -383,6 +400,8 @@ def _forget_parent() -> None:
 
 
 def _at_exit() -> None:
+    global _ended
+    _ended = True
     if _current is not None and _current.pid == os.getpid():
         shutdown()
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from .. import _loading
 from .._records import State
 from ..errors import JournalError
 from . import statements as sql
@@ -125,7 +126,7 @@ class Reader:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         options = self._engine.execution_options(pltrack_reading=True)
-        with self._lock, translated(self.path), options.begin() as db:
+        with _loading.LOCK, self._lock, translated(self.path), options.begin() as db:
             yield db
 
 

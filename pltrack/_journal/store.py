@@ -23,6 +23,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from .. import _loading
 from .._records import new_id
 from ..errors import JournalError
 from . import statements as sql
@@ -105,7 +106,7 @@ class Store(Reader):
 
     def close(self) -> None:
         """Close the file; the store is not used afterwards."""
-        with self._lock, suppress(SQLAlchemyError):
+        with _loading.LOCK, self._lock, suppress(SQLAlchemyError):
             self._engine.dispose()
 
     # -- writing what was recorded ------------------------------------------------------------------------
@@ -279,7 +280,8 @@ class Store(Reader):
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._lock, translated(self.path), self._engine.begin() as db:
+        # A fork waits: the child could never take a lock that SQLite held in this thread.
+        with _loading.LOCK, self._lock, translated(self.path), self._engine.begin() as db:
             yield db
 
 
