@@ -10,6 +10,7 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,16 +38,13 @@ class Runtime:
         self.closed = _ended  # then nobody empties its queues any more: who puts something in writes it down
         self.owner = process_token()
         self.destinations: dict[str, Destination] = {}
-        self.recorded = 0
-        self.lost = 0
-        self.internal_errors = 0
+        self.recorded = self.lost = self.internal_errors = 0
         self.hook_ok: bool | None = None
         self._said: set[tuple[str, str]] = set()
         self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
         self._callbacks = Callbacks(self.fault)
         self._listeners: set[Callable[[], None]] = set()
         self._lock = threading.RLock()
-        self._writing_down = threading.RLock()
         self._lanes: dict[Path, Lane] = {}
         self.apply(settings)
 
@@ -58,8 +56,8 @@ class Runtime:
         path = settings.journal or default_journal()
         with self._lock:
             self.lane = self._lanes.get(path) or self._lanes.setdefault(path, Lane(self, path))
-        if self.closed:
-            self._write_down(self.lane, 0.0)  # before a thread can start that would not get to run
+            if self.closed:
+                self.lane.writer.close(0.0)  # before a thread can start that would not get to run
         self.serve(settings.destinations)
 
     def serve(self, destinations: Iterable[Destination]) -> None:
@@ -79,11 +77,8 @@ class Runtime:
         if not lane.writer.put(item, self.settings):
             self.lost_some(1, MemoryError("the queue to the journal is full"))
         if self.closed:
-            self._write_down(lane, 5.0)
-
-    def _write_down(self, lane: Lane, timeout: float) -> None:
-        with self._writing_down:
-            lane.writer.close(timeout)
+            with self._lock:
+                lane.writer.close(5.0)
 
     def record(self, call: Call, callbacks: Sequence[IdCallback] = ()) -> None:
         """Take over a finished call; its handle and `callbacks` hear of its id."""
@@ -165,7 +160,9 @@ class Runtime:
 
         def look() -> None:
             known = self.lane.store().ids_of(ids)
-            self.told([(our_id, pl_id, True) for our_id, (state, pl_id) in known.items() if _is_final(state)])
+            self.told(
+                [(our_id, pl_id, True) for our_id, (state, pl_id) in known.items() if state in ("delivered", "failed")]
+            )
 
         self.put(Barrier(lambda: self._guarded("refresh", look)))
         self.lane.writer.hurry()
@@ -213,7 +210,7 @@ class Runtime:
         """Write everything, deliver while there is time, end the threads."""
         sends = self.sends
         self.closed, self.sends = True, False
-        with self._writing_down:
+        with self._lock:
             for lane in self._lanes.values():
                 lane.close(deadline, hurry=sends)
 
@@ -225,16 +222,13 @@ class Runtime:
         if self.lane.in_use or self.lane.path.exists():
             with suppress(JournalError):
                 totals = self.lane.store().totals()
-        by_state: dict[str, int] = {}
-        for table in ("requests", "notes"):
-            for state, count in totals[table].items():
-                by_state[state] = by_state.get(state, 0) + count
+        by_state = Counter(totals["requests"]) + Counter(totals["notes"])
         return Status(
             enabled=self.settings.enabled,
             recorded=self.recorded,
-            delivered=by_state.get("delivered", 0),
-            pending=sum(by_state.get(s, 0) for s in ("pending", "sending", "waiting")) + len(self.lane.writer),
-            failed=by_state.get("failed", 0),
+            delivered=by_state["delivered"],
+            pending=sum(by_state[s] for s in ("pending", "sending", "waiting")) + len(self.lane.writer),
+            failed=by_state["failed"],
             lost=self.lost,
             orphans=totals["orphans"],
             without_key=totals["keyless"],
@@ -247,10 +241,6 @@ class Runtime:
             hook_ok=self.hook_ok,
             internal_errors=self.internal_errors,
         )
-
-
-def _is_final(state: str) -> bool:
-    return state in ("delivered", "failed")
 
 
 # -- the one runtime of this process --------------------------------------------------------------------------
@@ -268,9 +258,7 @@ before_close: list[Callable[[], None]] = []
 def get() -> Runtime:
     """Return this process's runtime, made on first use, and anew in a forked child."""
     runtime = _current
-    if runtime is not None and runtime.pid == os.getpid():
-        return runtime
-    return _make()
+    return runtime if runtime is not None and runtime.pid == os.getpid() else _make()
 
 
 def nearby() -> Runtime:

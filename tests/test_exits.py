@@ -38,26 +38,29 @@ def arrived(promptlayer: FakePromptLayer) -> list[str]:
     return sorted(logged.metadata["pltrack_id"] for logged in promptlayer.requests)
 
 
-@pytest.mark.parametrize("before", ["call(); pltrack.flush(20)", "", "pltrack.shutdown(5)"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        *(pytest.param(code, marks=pytest.mark.slow) for code in ("call(); pltrack.flush(20)", "pltrack.shutdown(5)")),
+    ],
+)
 def test_a_call_in_an_exit_handler_that_runs_after_ours(
     promptlayer: FakePromptLayer, journal: Path, before: str
 ) -> None:
     """What a late exit handler records is on disk when the program has ended, and the next process delivers it."""
+    # pltrack loads lazily: `_runtime`, imported after the handler was registered, ends before it runs.
     code = "import atexit\n" + CALL + "def late(): call(); call()\natexit.register(late)\nimport pltrack._runtime\n"
     env = environment(journal, promptlayer)
-    out = run_late(code + before, env)
+    out = run(code + before, env)
     assert on_disk(journal) == sorted(out.split())
     run(SYNC, env)
     assert arrived(promptlayer) == sorted(out.split())
 
 
-def run_late(code: str, env: dict[str, str]) -> str:
-    """Run a program whose exit handlers are older than ours, so that they run after it."""
-    # PREAMBLE imports pltrack lazily: `pltrack._runtime` is first imported, and registers, after the user's handler.
-    return run(code, env)
-
-
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sig", [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGKILL))]
+)
 def test_a_signal(promptlayer: FakePromptLayer, journal: Path, sig: signal.Signals) -> None:
     """Ctrl-C, SIGTERM and kill -9 inside a session: what ended 50 ms before is delivered, once."""
     process = start(
@@ -98,6 +101,7 @@ os.kill(os.getpid(), signal.SIGTERM)
     assert arrived(promptlayer) == out.split()
 
 
+@pytest.mark.slow
 def test_daemon_threads_that_call_until_the_end(promptlayer: FakePromptLayer, journal: Path) -> None:
     """Threads that still make calls while the interpreter ends neither hang nor break it; what they say is there."""
     out = run(
@@ -142,6 +146,7 @@ asyncio.run(main())
     assert logged.body["status"] == "WARNING"
 
 
+@pytest.mark.slow  # test_processes has a form of it in the normal run
 def test_a_silent_server_costs_the_exit_timeout_only(promptlayer: FakePromptLayer, journal: Path) -> None:
     """From the last line of the program to its end: exit_timeout and a little, and everything is on disk."""
     promptlayer.fail(Fault.silent(path="/"))
