@@ -1,4 +1,4 @@
-"""One lock around what our threads load late: a fork in the middle would leave the child half a module."""
+"""One lock for what a fork must not cut in two: a module half loaded, or SQLite with its own locks held."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 
 LOCK = threading.RLock()
-_LONGEST = 10.0
+_LONGEST = 1.0
 
 
 def _hold() -> None:
@@ -21,11 +21,11 @@ def _release() -> None:
         LOCK.release()
 
 
-def _renew() -> None:
-    # In the child the holder may be a thread that no longer exists.
+def renew() -> None:
+    """Begin with a new lock in a child: the holder may be a thread that no longer exists there."""
     global LOCK
     LOCK = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_renew)
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=renew)

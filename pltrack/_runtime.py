@@ -10,11 +10,13 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from . import _loading
 from ._callbacks import Callbacks, IdCallback
 from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Handle, Written, process_token
@@ -33,11 +35,10 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pid = os.getpid()
+        self.closed = _ended  # then nobody empties its queues any more: who puts something in writes it down
         self.owner = process_token()
         self.destinations: dict[str, Destination] = {}
-        self.recorded = 0
-        self.lost = 0
-        self.internal_errors = 0
+        self.recorded = self.lost = self.internal_errors = 0
         self.hook_ok: bool | None = None
         self._said: set[tuple[str, str]] = set()
         self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
@@ -51,12 +52,13 @@ class Runtime:
         """Let new settings hold from now on; what was recorded keeps its journal and destination."""
         self.settings = settings
         self.fingerprint = settings.destination.fingerprint
-        self.sends = settings.delivery == "background"
+        self.sends = settings.delivery == "background" and not self.closed
         path = settings.journal or default_journal()
         with self._lock:
             way = path, settings.hub
             self.lane = self._lanes.get(way) or self._lanes.setdefault(way, Lane(self, *way))
-        with self._lock:
+            if self.closed:
+                self.lane.writer.close(0.0)  # before a thread can start that would not get to run
             # One that is configured replaces what a session said: a key that was given up is not used again.
             self._serve({each.fingerprint: each for each in settings.destinations if each.api_key})
 
@@ -76,9 +78,13 @@ class Runtime:
     # -- the hot path -------------------------------------------------------------------------------------
 
     def put(self, item: Written) -> None:
-        """Queue a record for the journal."""
-        if not self.lane.writer.put(item, self.settings):
+        """Queue a record for the journal; after our end, write it down at once."""
+        lane = self.lane
+        if not lane.writer.put(item, self.settings):
             self.lost_some(1, MemoryError("the queue to the journal is full"))
+        if self.closed:
+            with self._lock:
+                lane.writer.close(5.0)
 
     def record(self, call: Call, callbacks: Sequence[IdCallback] = ()) -> None:
         """Take over a finished call; its handle and `callbacks` hear of its id."""
@@ -159,7 +165,7 @@ class Runtime:
         """Look in the journal what became of requests: another process may have delivered them."""
 
         def look() -> None:
-            known = [each for each in self.lane.store().outcomes(ids) if _is_final(each.state)]
+            known = [each for each in self.lane.store().outcomes(ids) if each.state in ("delivered", "failed")]
             self.told([(each.id, each.pl_id, True) for each in known])
             if self.sends and len(known) < len(ids):
                 self.lane.courier().ask(set(ids).difference(each.id for each in known))
@@ -208,8 +214,11 @@ class Runtime:
 
     def close(self, deadline: float) -> None:
         """Write everything, deliver while there is time, end the threads."""
-        for lane in self._lanes.values():
-            lane.close(deadline, hurry=self.sends)
+        sends = self.sends
+        self.closed, self.sends = True, False
+        with self._lock:
+            for lane in self._lanes.values():
+                lane.close(deadline, hurry=sends)
 
     def status(self) -> Status:
         """Return how it stands."""
@@ -219,16 +228,13 @@ class Runtime:
         if self.lane.in_use or self.lane.path.exists():
             with suppress(JournalError):
                 totals = self.lane.store().totals()
-        by_state: dict[str, int] = {}
-        for table in ("requests", "notes"):
-            for state, count in totals[table].items():
-                by_state[state] = by_state.get(state, 0) + count
+        by_state = Counter(totals["requests"]) + Counter(totals["notes"])
         return Status(
             enabled=self.settings.enabled,
             recorded=self.recorded,
-            delivered=by_state.get("delivered", 0),
-            pending=sum(by_state.get(s, 0) for s in ("pending", "sending", "waiting")) + len(self.lane.writer),
-            failed=by_state.get("failed", 0),
+            delivered=by_state["delivered"],
+            pending=sum(by_state[s] for s in ("pending", "sending", "waiting")) + len(self.lane.writer),
+            failed=by_state["failed"],
             lost=self.lost,
             orphans=totals["orphans"],
             without_key=totals["keyless"],
@@ -245,16 +251,13 @@ class Runtime:
         )
 
 
-def _is_final(state: str) -> bool:
-    return state in ("delivered", "failed")
-
-
 # -- the one runtime of this process --------------------------------------------------------------------------
 
 _lock = threading.RLock()
 _current: Runtime | None = None
 _configured: dict[str, Any] = {}
 _defaults: dict[str, Any] = {}
+_ended = False
 _abandoned: list[Runtime] = []  # of parent processes: closing their files or threads is not ours to do
 after_fork: list[Callable[[], None]] = []
 before_close: list[Callable[[], None]] = []
@@ -263,9 +266,7 @@ before_close: list[Callable[[], None]] = []
 def get() -> Runtime:
     """Return this process's runtime, made on first use, and anew in a forked child."""
     runtime = _current
-    if runtime is not None and runtime.pid == os.getpid():
-        return runtime
-    return _make()
+    return runtime if runtime is not None and runtime.pid == os.getpid() else _make()
 
 
 def nearby() -> Runtime:
@@ -280,9 +281,10 @@ def is_enabled() -> bool:
 
 def _make() -> Runtime:
     global _current
+    if _current is not None and _current.pid != os.getpid():
+        _loading.renew()  # a fork without Python's hooks: whoever held our locks stayed with the parent
+        _forget_parent()
     with _lock:
-        if _current is not None and _current.pid != os.getpid():
-            _forget_parent()
         if _current is None:
             found, errors = from_environment(os.environ)
             for error in errors:
@@ -394,6 +396,8 @@ def _forget_parent() -> None:
 
 
 def _at_exit() -> None:
+    global _ended
+    _ended = True
     if _current is not None and _current.pid == os.getpid():
         shutdown()
 

@@ -39,6 +39,9 @@ def start(program: str, env: dict[str, str]) -> subprocess.Popen[str]:
 def run(program: str, env: dict[str, str], code: int = 0, timeout: float = 60) -> str:
     """Run a program to its end and return what it printed."""
     process = start(program, env)
-    out, err = process.communicate(timeout=timeout)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
     assert process.returncode == code, err
     return out

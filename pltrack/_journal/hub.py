@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Table, create_engine, func, select, text
@@ -27,6 +28,10 @@ class Hub(Store):
     """The store on PostgreSQL. One connection, as on SQLite: each thread that needs the hub has its own `Hub`."""
 
     _insert = staticmethod(insert)
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        super().__init__(engine, name)
+        self._gate = nullcontext()  # a fork has nothing to wait for: no lock of libpq's is shared
 
     @classmethod
     def open(cls, url: str) -> Self:  # type: ignore[override]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from .. import _loading
 from .._records import State
 from ..errors import JournalError
 from . import statements as sql
@@ -34,6 +35,8 @@ class Reader:
         self.name = name  # for people
         self.path = path  # None: no file
         self._engine = engine
+        # A fork waits for it: the child could never take a lock that SQLite held in this thread.
+        self._gate: AbstractContextManager[Any] = _loading.LOCK
         self._lock = threading.RLock()
 
     def next_due(self, destinations: Sequence[str], owner: str, patience: float) -> float | None:
@@ -149,12 +152,12 @@ class Reader:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         options = self._engine.execution_options(pltrack_reading=True)
-        with self._lock, translated(self.name), options.begin() as db:
+        with self._gate, self._lock, translated(self.name), options.begin() as db:
             yield db
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._lock, translated(self.name), self._engine.begin() as db:
+        with self._gate, self._lock, translated(self.name), self._engine.begin() as db:
             yield db
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from .. import _loading
 from .._records import new_id
 from ..errors import JournalError
 from . import files
@@ -122,7 +123,7 @@ class Store(Exchange):
 
     def close(self) -> None:
         """Close the file; the store is not used afterwards."""
-        with self._lock, suppress(SQLAlchemyError):
+        with _loading.LOCK, self._lock, suppress(SQLAlchemyError):
             self._engine.dispose()
 
     # -- writing what was recorded ------------------------------------------------------------------------
