@@ -150,7 +150,7 @@ class Encoder:
             "input_tokens": (used and used.input_tokens) or 0,
             "output_tokens": (used and used.output_tokens) or 0,
             "function_name": call.serialized_name,
-            "api_type": parameters.api_type(asked.provider, call.kind, result.provider_id if result else None),
+            "api_type": _api_type(call, asked),
             **_status(call),
         }
         if self.send_price and cost is not None:
@@ -176,6 +176,12 @@ def _status(call: Call) -> dict[str, Any]:
     if status == "SUCCESS":
         return {"status": status}
     return {"status": status, "error_type": kind, "error_message": words[:1024]}
+
+
+def _api_type(call: Call, asked: _Asked) -> str | None:
+    """Return which interface answered; of a failed call nobody knows."""
+    answered = call.result is not None and call.status != "ERROR"
+    return parameters.api_type(asked.provider, call.kind, call.result.provider_id) if answered else None
 
 
 def _tags(call: Call) -> list[str]:
