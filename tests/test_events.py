@@ -129,7 +129,9 @@ def test_only_model_events_are_heard(promptlayer: FakePromptLayer) -> None:
         return a + 1
 
     handler = pltrack.PromptLayerCallbackHandler()
-    ignored = {each: getattr(handler, f"ignore_{each}") for each in ("llm", "chat_model", "chain", "agent", "retriever")}
+    ignored = {
+        each: getattr(handler, f"ignore_{each}") for each in ("llm", "chat_model", "chain", "agent", "retriever")
+    }
     assert ignored == {"llm": False, "chat_model": False, "chain": True, "agent": True, "retriever": True}
     with pl_session() as session:
         adding.invoke({"a": 1}, config={"callbacks": [handler]})
@@ -236,7 +238,7 @@ async def test_inline_handlers_of_others_do_not_hide_a_start(promptlayer: FakePr
 
 
 def test_the_model_that_was_asked_for(promptlayer: FakePromptLayer, openai: Any) -> None:
-    """The record has the name that the program gave, not the dated one that answered; the provider's id is not ours. [75]"""
+    """The record has the name that the program gave, not the dated one that answered, and an id of our own. [75]"""
     with pl_session() as session:
         openai("gpt-4o-mini").invoke("x")
     logged = only(promptlayer)
@@ -274,7 +276,7 @@ def test_a_model_that_says_nothing_of_itself(promptlayer: FakePromptLayer) -> No
 
 
 def test_whether_a_call_streamed(promptlayer: FakePromptLayer, openai: Any) -> None:
-    """LangChain's parameters say "no stream" of `.stream()`: that is not repeated; the first token's time tells. [77]"""
+    """LangChain's parameters say "no stream" of `.stream()`: not repeated; the first token's time tells. [77]"""
     with pl_session() as session:
         list(openai().stream("x"))
         openai().invoke("x")

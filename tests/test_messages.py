@@ -207,7 +207,7 @@ def test_what_langchains_converter_refuses(promptlayer: FakePromptLayer, message
 
 
 def test_what_is_changed_later_is_recorded_as_it_was(promptlayer: FakePromptLayer) -> None:
-    """Messages, blocks, tool calls and the answer are the program's own: recorded as sent, and never changed by us. [83]"""
+    """Messages, blocks, calls and the answer are the program's own: recorded as sent, never changed by us. [83]"""
     block: Json = {"type": "text", "text": "before"}
     picture: Json = {"type": "image", "url": "http://x/before.png"}
     earlier = AIMessage("", tool_calls=[{"name": "f", "args": {"a": ["before"]}, "id": "c1"}])

@@ -72,7 +72,7 @@ def used(call: Any) -> Usage | None:
     ids=["invoke", "candidates", "generate", "stream", "streaming", "responses", "v1"],
 )
 def test_usage_is_found_wherever_openai_puts_it(model: Any, call: Any) -> None:
-    """Message, llm_output, response_metadata or chunks: the same tokens, once, with their cached and reasoning parts. [74]"""
+    """Message, llm_output, response_metadata or chunks: the same tokens, once, with their parts. [74]"""
     assert used(lambda: call(model)) == TOLD
 
 
@@ -82,8 +82,18 @@ def test_a_completion_model_tells_totals_only(model: Any) -> None:
 
 
 def test_sound_is_counted(model: Any) -> None:
-    """Audio tokens of input and output are told apart."""
+    """Audio tokens of input and output are told apart, and cost what sound costs."""
     assert used(lambda: model("spoken").invoke("x")) == SPOKEN
+    million = Usage(input_tokens=1_000_000, output_tokens=0, audio_input_tokens=1_000_000)
+    assert price("openai", "gpt-audio", million) == pytest.approx(32)
+    assert price("openai", "gpt-audio", Usage(input_tokens=1_000_000, output_tokens=0)) == pytest.approx(2.5)
+
+
+def test_sound_is_not_sold_as_text() -> None:
+    """Where the list knows what a model's text costs and not its sound, a call with sound has no price."""
+    sound = Usage(input_tokens=1_000_000, output_tokens=0, audio_input_tokens=1)
+    assert price("openai", "gpt-4o-audio-preview", sound) is None
+    assert price("openai", "gpt-4o-audio-preview", Usage(input_tokens=1_000_000, output_tokens=0)) is not None
 
 
 @pytest.mark.parametrize("tier", ["flex", "priority"])
@@ -169,7 +179,7 @@ def test_a_batch_of_completions_is_counted_for_nobody() -> None:
 
 
 def test_what_a_cache_answers_costs_nothing(promptlayer: FakePromptLayer, model: Any) -> None:
-    """LangChain's cache repeats the tokens of the first call: the second is marked, costs 0 and is sent with 0 tokens."""
+    """LangChain's cache repeats the tokens of a call: the repetition is marked, costs 0 and is sent with 0 tokens."""
     pltrack.configure(send_price=True)
     cached = model(cache=InMemoryCache())
     with pl_session() as session:

@@ -65,6 +65,7 @@ _PRICED_AS = {
     "anthropic.bedrock": "aws",
     "xai": "x-ai",
 }
+_SOUND_COSTS_MORE = ("openai", "azure")
 
 
 def find_usage(generations: object, llm_output: object, batch_size: int = 1) -> Usage | None:
@@ -121,9 +122,10 @@ def price(provider: str, model: str, usage: Usage, at: datetime | None = None) -
 
 
 def _price(provider: str, model: str, usage: Usage, at: datetime | None) -> float | None:
-    found = _priced(_PRICED_AS.get(provider, provider), model)
-    if found is None:
+    known = _priced(_PRICED_AS.get(provider, provider), model)
+    if known is None:
         return None
+    where, which = known
     from genai_prices import Usage as Tokens
 
     tokens = Tokens(
@@ -137,11 +139,17 @@ def _price(provider: str, model: str, usage: Usage, at: datetime | None) -> floa
     moment = at or datetime.now(UTC)
     if moment.tzinfo is None:
         moment = moment.astimezone()
-    where, which = found
     context = None if usage.tier is None else {"service_tier": usage.tier}
     if context is not None and not _has_prices(which, context, moment):
         return None  # the standard price would be a wrong one
-    return float(which.calc_price(tokens, where, genai_request_timestamp=moment, price_context=context).total_price)
+    found = which.calc_price(tokens, where, genai_request_timestamp=moment, price_context=context)
+    for count, unit in (
+        (usage.audio_input_tokens, "input_audio_mtok"),
+        (usage.audio_output_tokens, "output_audio_mtok"),
+    ):
+        if count and where.id in _SOUND_COSTS_MORE and getattr(found.model_price, unit, None) is None:
+            return None  # the list would take sound for text
+    return float(found.total_price)
 
 
 def _has_prices(model: Any, context: dict[str, str], moment: datetime) -> bool:
