@@ -192,6 +192,18 @@ def test_the_history_of_an_earlier_turn_does_not_win(promptlayer: FakePromptLaye
     assert link(promptlayer, 1)[2]["q"] == "1"
 
 
+def test_a_history_at_the_end_does_not_win_either(promptlayer: FakePromptLayer) -> None:
+    """Messages of an earlier turn that come last tell this turn's link, on copies: their own stays as it was. [90]"""
+    promptlayer.publish("example", chat("Now {q}", {"role": "placeholder", "name": "history"}))
+    prompt = pltrack.prompts.get("example")
+    first = prompt.format_messages(history=[], q="1")
+    with pltrack.pl_session():
+        model().invoke(prompt.format_messages(history=first, q="2"))
+        model().invoke(first)
+    assert link(promptlayer, 0)[2]["q"] == "2"
+    assert link(promptlayer, 1)[2]["q"] == "1"
+
+
 def test_static_messages_are_never_stamped(promptlayer: FakePromptLayer) -> None:
     """A template of literal messages only links through a copy: the literal itself stays clean. [90]"""
     promptlayer.publish("example", chat("{q}"))
@@ -263,7 +275,8 @@ def test_words_of_somebody_elses(promptlayer: FakePromptLayer) -> None:
     with pltrack.pl_session():
         FakeListLLM(responses=["ok"]).invoke(question)
         model().invoke("".join(question.partition(" ")))
-    assert linked(promptlayer) == {question: None}
+    pltrack.flush(10)
+    assert [logged.prompt for logged in promptlayer.requests] == [None, None]
     with pltrack.pl_session():
         FakeListLLM(responses=["ok"]).invoke(rendered)
     assert link(promptlayer)[0] == "a"
