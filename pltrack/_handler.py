@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -18,7 +18,8 @@ from langchain_core.callbacks.base import BaseCallbackHandler
 from . import _runtime
 from ._blueprint import faults, messages, outputs, parameters
 from ._callbacks import IdCallback
-from ._records import Call, Kind, Link, Scope, new_id
+from ._links import link_of
+from ._records import Call, Kind, Scope, new_id
 from ._request import Request
 from ._runtime import guarded
 
@@ -27,7 +28,6 @@ _STALE_AFTER = 3600.0
 _GRACE = 1.0
 _LOOK_EVERY = 60.0
 _USED_MOST = 4_096
-LINK_ATTRIBUTE = "_pltrack_link"
 Key = int | UUID  # of a run id: its number, as a UUID's own hash is a call of Python
 
 
@@ -74,7 +74,6 @@ _live: dict[Key, _Live] = {}
 _used: OrderedDict[Key, None] = OrderedDict()  # ids given lately: a run id that a user gives twice is two requests
 _by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], dict[Key, _Live]] = weakref.WeakKeyDictionary()
 _looked_at = 0.0
-_rendered: OrderedDict[str, Link] = OrderedDict()  # texts that registry prompts have lately rendered
 
 
 class Handler(BaseCallbackHandler):
@@ -168,7 +167,7 @@ class Handler(BaseCallbackHandler):
             try:
                 call.status, call.error_type, call.error_message = faults.fault(error)
                 if event.get("response") is not None:
-                    call.result = outputs.snap_result(event["response"], run_id)
+                    call.result = outputs.snap_partial(event["response"], run_id)
             finally:
                 _finish(live)
 
@@ -236,7 +235,7 @@ def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[s
         serialized_name=_class_path(serialized),
         inputs=tuple(map(messages.snap, given)) if kind == "chat" else tuple(given),
         parameters=parameters.snap_parameters(event.get("invocation_params")),
-        link=_link_of(given, kind),
+        link=link_of(given, kind),
         started_at=started_at,
     )
     live = _Live(key, handle, call, inputs[0] if inputs else None)
@@ -361,30 +360,6 @@ def _task_done(task: asyncio.Task[Any]) -> None:
     if runs:
         why = "cancelled before an answer came" if task.cancelled() else "its task ended without an answer"
         close_unfinished(list(runs.values()), why)
-
-
-# -- prompts that link themselves -----------------------------------------------------------------------------
-
-
-def remember_rendered(text: str, link: Link) -> None:
-    """Remember a text that a registry prompt made: completion models get it as a plain string."""
-    _rendered[text] = link
-    _rendered.move_to_end(text)
-    if len(_rendered) > 1_000:
-        _rendered.popitem(last=False)
-
-
-def _link_of(given: Sequence[Any], kind: Kind) -> Link | None:
-    if kind == "llm":
-        return _rendered.get(given[0]) if given and _rendered else None
-    # The last one: what went before may be an earlier turn, made by the same prompt with other variables.
-    for message in reversed(given):
-        if LINK_ATTRIBUTE in getattr(message, "__dict__", ()) and isinstance(message.__dict__[LINK_ATTRIBUTE], Link):
-            link: Link = message.__dict__[LINK_ATTRIBUTE]
-            return link
-    if _rendered and len(given) == 1 and isinstance(text := getattr(given[0], "content", None), str):
-        return _rendered.get(text)
-    return None
 
 
 def _forget() -> None:

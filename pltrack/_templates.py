@@ -15,7 +15,7 @@ from pydantic import PrivateAttr
 
 from . import _parts
 from ._blueprint import messages as blueprints
-from ._handler import LINK_ATTRIBUTE, remember_rendered
+from ._links import LINK_ATTRIBUTE, own_text, remember_rendered
 from ._plain import plain
 from ._records import Link
 from ._runtime import guarded
@@ -127,6 +127,15 @@ class RegistryChatPrompt(ChatPromptTemplate):
     def __add__(self, other: Any) -> Self:
         """Return this template with more behind it; it still comes from the registry."""
         longer = super().__add__(other)
+        return self._of_longer(longer)
+
+    def __radd__(self, other: Any) -> Self:
+        """Return this template with more before it: Python asks the more special class first."""
+        if not isinstance(other, ChatPromptTemplate):
+            return NotImplemented
+        return self._of_longer(ChatPromptTemplate.__add__(other, self))
+
+    def _of_longer(self, longer: ChatPromptTemplate) -> Self:
         partials = longer.partial_variables
         return self.of(longer.messages, partial_variables=partials, metadata=self.metadata)
 
@@ -164,7 +173,8 @@ class RegistryPrompt(PromptTemplate):
 
     def _formatted(self, kwargs: dict[str, Any]) -> RegistryText:
         values = self._merge_partial_and_user_variables(**kwargs)
-        value = RegistryText(text=DEFAULT_FORMATTER_MAPPING[self.template_format](self.template, **values))
+        words = DEFAULT_FORMATTER_MAPPING[self.template_format](self.template, **values)
+        value = RegistryText(text=own_text(words))
         names = [*self.input_variables, *self.partial_variables]
         value._link = _link(self.metadata, {name: _kept(values[name]) for name in names if name in values})
         _remember(value.text, value._link)

@@ -1,8 +1,10 @@
 """A small OpenAI-compatible server on loopback, for tests and for the demo; no key, no network.
 
-What it does is chosen by the model's name: `err-<status>` answers that status, `tool` calls the first tool
-offered, `cut` breaks a stream off in the middle, `slow` takes a few milliseconds; any other name answers
-"Hello there". A message that says "use the tool" makes any model call it.
+What it does is chosen by the model's name: `err-<status>` answers that status (`err-429-insufficient_quota` with
+that code), `tool` calls the first tool offered, `tools` each of them, the last with broken JSON, `cut` breaks a stream
+off in the middle, `slow` takes a few milliseconds, `json` answers `{"x": 1}`, `filtered` is stopped by a content
+filter, `spoken` answers with sound, `flex` and `priority` are served in that tier; any other name answers "Hello
+there". A message that says "use the tool" makes any model call it.
 """
 
 import itertools
@@ -22,6 +24,18 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 4},
     "completion_tokens_details": {"reasoning_tokens": 2},
 }
+SPOKEN_USAGE = {
+    **USAGE,
+    "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 3},
+    "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 5},
+}
+RESPONSES_USAGE = {
+    "input_tokens": 11,
+    "output_tokens": 7,
+    "total_tokens": 18,
+    "input_tokens_details": {"cached_tokens": 4},
+    "output_tokens_details": {"reasoning_tokens": 2},
+}
 ERROR_TYPES = {401: "invalid_request_error", 429: "rate_limit_exceeded", 400: "invalid_request_error"}
 SLOW_SECONDS = 0.003
 CUT_AFTER = 3
@@ -38,7 +52,7 @@ class Asked(NamedTuple):
 
 
 class FakeOpenAI:
-    """Serve `/v1/chat/completions` and `/v1/completions` for the length of a `with` block."""
+    """Serve `/v1/chat/completions`, `/v1/completions` and `/v1/responses` for the length of a `with` block."""
 
     def __init__(self) -> None:
         self.requests: list[Asked] = []
@@ -78,8 +92,10 @@ class FakeOpenAI:
         if model == "slow":
             time.sleep(SLOW_SECONDS)
         if model.startswith("err-"):
-            return _error(int(model.removeprefix("err-")))
-        maker = {"/v1/chat/completions": _chat, "/v1/completions": _completion}.get(incoming.path)
+            status, _, code = model.removeprefix("err-").partition("-")
+            return _error(int(status), code)
+        makers = {"/v1/chat/completions": _chat, "/v1/completions": _completion, "/v1/responses": _response}
+        maker = makers.get(incoming.path)
         if maker is None:
             return _error(404)
         made = maker(body, next(self._numbers))
@@ -89,9 +105,10 @@ class FakeOpenAI:
         return Outgoing(content_type="text/event-stream", chunks=chunks, cut=model == "cut")
 
 
-def _error(status: int) -> Outgoing:
+def _error(status: int, code: str = "") -> Outgoing:
     message = {"message": f"told to answer {status}", "type": ERROR_TYPES.get(status, "server_error")}
-    return Outgoing.json(status, {"error": {**message, "param": None, "code": None}}, {"retry-after-ms": "1"})
+    headers = {"retry-after-ms": "1", "set-cookie": "session=cookie-secret"}
+    return Outgoing.json(status, {"error": {**message, "param": None, "code": code or None}}, headers)
 
 
 def _events(chunks: Iterator[Json], model: str) -> Iterator[bytes]:
@@ -102,6 +119,19 @@ def _events(chunks: Iterator[Json], model: str) -> Iterator[bytes]:
             time.sleep(SLOW_SECONDS)
         yield f"data: {json.dumps(chunk)}\n\n".encode()
     yield b"data: [DONE]\n\n"
+
+
+def _tool_calls(body: Json) -> list[Json]:
+    """Call the tools that the model's name asks for."""
+    if body["model"] != "tools":
+        call = _tool_call(body)
+        return [call] if call else []
+    names = [tool["function"]["name"] for tool in body.get("tools") or []]
+    given = ["{}"] * (len(names) - 1) + ["{oops"]
+    return [
+        {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for i, (name, arguments) in enumerate(zip(names, given, strict=True), 1)
+    ]
 
 
 def _tool_call(body: Json) -> Json | None:
@@ -123,20 +153,55 @@ def _chat(body: Json, number: int) -> Json | Iterator[Json]:
         "model": f"{body['model']}-2024-01-01",
         "system_fingerprint": "fp_1",
     }
-    call = _tool_call(body)
+    model = body["model"]
+    if model in ("flex", "priority"):
+        base["service_tier"] = model
     if body.get("stream"):
-        return _chat_chunks(base | {"object": "chat.completion.chunk"}, body, call)
-    spoken = {"content": None, "tool_calls": [call]} if call else {"content": "".join(WORDS)}
+        return _chat_chunks(base | {"object": "chat.completion.chunk"}, body, _tool_call(body))
+    calls = _tool_calls(body)
+    spoken: Json = {"content": '{"x": 1}' if model == "json" else "".join(WORDS)}
+    if model == "spoken":
+        spoken = {"content": None, "audio": {"id": "audio_1", "data": "QQ==", "expires_at": 1, "transcript": "Hello"}}
+    if calls:
+        spoken = {"content": None, "tool_calls": calls}
     choices = [
         {
             "index": index,
             "message": {"role": "assistant", "refusal": None, **spoken},
-            "finish_reason": "tool_calls" if call else "stop",
+            "finish_reason": "content_filter" if model == "filtered" else "tool_calls" if calls else "stop",
             "logprobs": None,
         }
         for index in range(body.get("n") or 1)
     ]
-    return base | {"object": "chat.completion", "choices": choices, "usage": USAGE}
+    used = SPOKEN_USAGE if model == "spoken" else USAGE
+    return base | {"object": "chat.completion", "choices": choices, "usage": used}
+
+
+def _response(body: Json, number: int) -> Json:
+    """Answer as the Responses API: reasoning, a web search, and text that cites what was found."""
+    cited = {"type": "url_citation", "url": "http://x", "title": "X", "start_index": 0, "end_index": 5}
+    text = {"type": "output_text", "text": "".join(WORDS), "annotations": [cited]}
+    output = [
+        {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "thinking"}]},
+        {"id": "ws_1", "type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "q"}},
+        {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [text]},
+    ]
+    return {
+        "id": f"resp_{number}",
+        "object": "response",
+        "created_at": 1,
+        "model": f"{body['model']}-2024-01-01",
+        "status": "completed",
+        "output": output,
+        "usage": RESPONSES_USAGE,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+    }
 
 
 def _chat_chunks(base: Json, body: Json, call: Json | None) -> Iterator[Json]:

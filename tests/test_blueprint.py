@@ -78,7 +78,7 @@ def content_of(content: Any, *, ai: bool = False) -> Any:
     ],
 )
 def test_each_kind_of_message_has_its_role(one: object, expected: dict[str, Any]) -> None:
-    """Every kind of message, and whatever else stands among messages, becomes a blueprint message."""
+    """Every kind of message, and whatever else stands among messages, becomes a blueprint message. [85]"""
     assert converted(one) == expected
 
 
@@ -89,7 +89,7 @@ def test_odd_messages_never_raise() -> None:
 
 
 def test_a_snapshot_keeps_what_was_said_then() -> None:
-    """What happens to a message after the snapshot is not seen."""
+    """What happens to a message after the snapshot is not seen. [83]"""
     human = HumanMessage([{"type": "text", "text": "before"}])
     answer = AIMessage("x", tool_calls=[{"name": "f", "args": {"a": [1]}, "id": "1"}])
     snapshots = [snap(human), snap(answer)]
@@ -102,7 +102,7 @@ def test_a_snapshot_keeps_what_was_said_then() -> None:
 
 
 def test_text_is_shared_not_copied() -> None:
-    """A megabyte of text costs nothing to snapshot."""
+    """A megabyte of text costs nothing to snapshot. [83]"""
     words = "x" * 1_000_000
     assert snap(HumanMessage(words))[1] is words
 
@@ -435,7 +435,7 @@ def test_all_candidates_are_told() -> None:
     [None, LLMResult(generations=[]), LLMResult(generations=[[]]), object(), MagicMock(), SimpleNamespace()],
 )
 def test_no_answer_is_an_empty_output(response: Any) -> None:
-    """A failed call and results of odd shapes give an empty output of the right type."""
+    """A failed call and results of odd shapes give an empty output of the right type. [70]"""
     assert output(snap_result(response), "chat")["type"] == "chat"
     if response is None or isinstance(response, LLMResult):
         assert output(snap_result(response), "chat")["messages"] == []
@@ -443,7 +443,7 @@ def test_no_answer_is_an_empty_output(response: Any) -> None:
 
 
 def test_facts_about_the_answer_are_found() -> None:
-    """Answered model, provider's id and finish reason come from wherever the provider put them."""
+    """Answered model, provider's id and finish reason come from wherever the provider put them. [75] [80]"""
     told = {"model_name": "gpt-4o-2024", "id": "chatcmpl-1", "finish_reason": "stop"}
     result = snap_result(chat_result(AIMessage("a", response_metadata=told, id="lc_run--1")))
     assert result is not None
@@ -568,7 +568,7 @@ def test_each_spelling_of_usage_is_understood(raw: Any, expected: Usage | None) 
 
 
 def test_usage_is_asked_in_order() -> None:
-    """usage_metadata beats llm_output, llm_output beats response_metadata."""
+    """usage_metadata beats llm_output, llm_output beats response_metadata. [74]"""
     answer = AIMessage("a", response_metadata={"token_usage": {"prompt_tokens": 3, "completion_tokens": 3}})
     total = {"token_usage": {"prompt_tokens": 2, "completion_tokens": 2}}
     candidates = [ChatGeneration(message=answer)]
@@ -633,7 +633,7 @@ def test_only_known_parameters_leave() -> None:
 
 
 def test_a_schema_class_is_told_as_json_schema() -> None:
-    """response_format may be a pydantic class."""
+    """response_format may be a pydantic class. [79]"""
     found, _, _ = parameters(thaw(snap_parameters({"response_format": Answer})), {})
     assert found["response_format"]["type"] == "json_schema"
     assert found["response_format"]["json_schema"]["name"] == "Answer"
@@ -717,7 +717,7 @@ def test_each_form_of_tool_choice_is_understood(choice: Any, expected: Any) -> N
     ],
 )
 def test_provider_and_model_have_names(given: Any, about: Any, name: Any, expected: Any) -> None:
-    """Provider and model carry PromptLayer's names, with a default for whatever LangChain leaves out."""
+    """Provider and model carry PromptLayer's names, with a default for whatever LangChain leaves out. [76]"""
     assert model_of(given, about, name) == expected
 
 

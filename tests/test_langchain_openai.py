@@ -94,7 +94,7 @@ def test_a_stream_with_usage(promptlayer: FakePromptLayer, openai: FakeOpenAI) -
 
 
 def test_a_stream_without_usage(promptlayer: FakePromptLayer, openai: FakeOpenAI) -> None:
-    """A stream that tells no usage is logged without one; none is made up."""
+    """A stream that tells no usage is logged without one; none is made up. [73]"""
     with pltrack.pl_session():
         list(chat(openai).stream("hi"))
     body = only(promptlayer).body
@@ -171,7 +171,7 @@ def test_other_errors(promptlayer: FakePromptLayer, openai: FakeOpenAI, status: 
 
 
 def test_the_key_is_never_logged(promptlayer: FakePromptLayer, openai: FakeOpenAI) -> None:
-    """Neither the provider's key nor headers with secrets leave, on success or on error."""
+    """Neither the provider's key nor headers with secrets leave, on success or on error. [78]"""
     secret = "sk-very-secret-0123456789"
     for name in ("gpt-4o-mini", "err-401"):
         model = ChatOpenAI(

@@ -15,9 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, convert_to_openai_messages
+from langchain_core.prompts import (
+    ChatPromptTemplate,
+    FewShotChatMessagePromptTemplate,
+    MessagesPlaceholder,
+    PromptTemplate,
+    SystemMessagePromptTemplate,
+)
+from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 
 import pltrack
 from pltrack.errors import PromptError, PromptNotFoundError
@@ -69,7 +79,7 @@ def said(template: Any, **variables: Any) -> list[Any]:
 
 
 def test_a_chat_prompt_links_itself(promptlayer: FakePromptLayer) -> None:
-    """`prompt | llm` links the request to the version, with the variables that were rendered."""
+    """`prompt | llm` links the request to the version, with the variables that were rendered. [88]"""
     promptlayer.publish("example", chat("old"))
     promptlayer.publish("example", chat("Name a {product} firm in {place}"))
     prompt = pltrack.prompts.get("example", langchain=True).partial(place="Oslo")
@@ -101,7 +111,7 @@ def test_partial_functions_are_called_once_and_told_as_rendered(promptlayer: Fak
 
 @pytest.mark.parametrize("call", ["format", "invoke", "chain", "achain"])
 def test_a_completion_prompt_links_itself(promptlayer: FakePromptLayer, call: str) -> None:
-    """Text made by `format()` or `invoke()`, then given to a completion model, is known to be the prompt's."""
+    """Text made by `format()` or `invoke()`, then given to a completion model, is known to be the prompt's. [92]"""
     promptlayer.publish("example", completion("Name a {product} firm"))
     prompt = pltrack.prompts.get("example", version=1)
     assert isinstance(prompt, PromptTemplate)
@@ -130,7 +140,7 @@ def test_a_completion_prompt_before_a_chat_model(promptlayer: FakePromptLayer) -
 
 
 def test_two_prompts_in_parallel_are_never_mixed(promptlayer: FakePromptLayer) -> None:
-    """Many threads with two prompts: each request tells its own prompt and variables."""
+    """Many threads with two prompts: each request tells its own prompt and variables. [89]"""
     for name in "ab":
         promptlayer.publish(name, chat(f"{name} {{n}}"))
     prompts = {name: pltrack.prompts.get(name, version=1) for name in "ab"}
@@ -151,7 +161,7 @@ def test_two_prompts_in_parallel_are_never_mixed(promptlayer: FakePromptLayer) -
 
 
 def test_other_peoples_messages_are_left_alone(promptlayer: FakePromptLayer) -> None:
-    """What comes through a placeholder carries no link of ours, not even after a call."""
+    """What comes through a placeholder carries no link of ours, not even after a call. [90]"""
     history = [HumanMessage("before"), AIMessage("yes")]
     promptlayer.publish("example", chat({"role": "placeholder", "name": "history"}, "Now {q}"))
     prompt = pltrack.prompts.get("example")
@@ -182,8 +192,20 @@ def test_the_history_of_an_earlier_turn_does_not_win(promptlayer: FakePromptLaye
     assert link(promptlayer, 1)[2]["q"] == "1"
 
 
+def test_a_history_at_the_end_does_not_win_either(promptlayer: FakePromptLayer) -> None:
+    """Messages of an earlier turn that come last tell this turn's link, on copies: their own stays as it was. [90]"""
+    promptlayer.publish("example", chat("Now {q}", {"role": "placeholder", "name": "history"}))
+    prompt = pltrack.prompts.get("example")
+    first = prompt.format_messages(history=[], q="1")
+    with pltrack.pl_session():
+        model().invoke(prompt.format_messages(history=first, q="2"))
+        model().invoke(first)
+    assert link(promptlayer, 0)[2]["q"] == "2"
+    assert link(promptlayer, 1)[2]["q"] == "1"
+
+
 def test_static_messages_are_never_stamped(promptlayer: FakePromptLayer) -> None:
-    """A template of literal messages only links through a copy: the literal itself stays clean."""
+    """A template of literal messages only links through a copy: the literal itself stays clean. [90]"""
     promptlayer.publish("example", chat("{q}"))
     literal = SystemMessage("static")
     prompt = pltrack.prompts.get("example")
@@ -209,7 +231,7 @@ def test_static_messages_are_never_stamped(promptlayer: FakePromptLayer) -> None
     ids=["partial", "copy", "deepcopy", "pickle", "message", "placeholder"],
 )
 def test_derived_templates_keep_the_link(promptlayer: FakePromptLayer, derive: Any) -> None:
-    """Partial, copied, pickled and lengthened templates link like the one they came from."""
+    """Partial, copied, pickled and lengthened templates link like the one they came from. [91]"""
     promptlayer.publish("example", chat("{a} {b}"))
     prompt = derive(pltrack.prompts.get("example"))
     assert prompt.metadata == {"prompt_name": "example", "prompt_version": 1}
@@ -217,6 +239,223 @@ def test_derived_templates_keep_the_link(promptlayer: FakePromptLayer, derive: A
         (prompt | model()).invoke({"a": "1", "b": "2"})
     name, version, variables = link(promptlayer)
     assert (name, version, variables["a"], variables["b"]) == ("example", 1, "1", "2")
+
+
+def linked(pl: FakePromptLayer) -> dict[str, Any]:
+    """Deliver everything and return, for each request by what it was asked, what it is linked to."""
+    assert pltrack.flush(10).pending == 0
+    found: dict[str, Any] = {}
+    for logged in pl.requests:
+        given = logged.body["input"]
+        last = given["messages"][-1] if given["type"] == "chat" else given
+        prompt = logged.prompt
+        found[last["content"][0]["text"]] = prompt and (prompt["name"], prompt["variables"])
+    return found
+
+
+@pytest.mark.parametrize("kind", ["completion", "chat"])
+def test_the_same_words_of_two_prompts(promptlayer: FakePromptLayer, kind: str) -> None:
+    """Two prompts that come to the same words, called in the other order, are not taken for each other. [92]"""
+    for name in "ab":
+        promptlayer.publish(name, completion("Hi {x}"))
+    first, second = (pltrack.prompts.get(name).format(x="1") for name in "ab")
+    asked: Any = FakeListLLM(responses=["ok"]) if kind == "completion" else model()
+    with pltrack.pl_session():
+        for each in (second, first):
+            asked.invoke(each)
+    assert [link(promptlayer, position)[0] for position in (0, 1)] == ["b", "a"]
+
+
+def test_words_of_somebody_elses(promptlayer: FakePromptLayer) -> None:
+    """A text that only equals what a prompt rendered is not the prompt's, nor is the variable in it. [92]"""
+    promptlayer.publish("a", completion("{question}"))
+    question = "What is the capital of Norway?"
+    rendered = pltrack.prompts.get("a").format(question=question)
+    assert rendered == question
+    with pltrack.pl_session():
+        FakeListLLM(responses=["ok"]).invoke(question)
+        model().invoke("".join(question.partition(" ")))
+    pltrack.flush(10)
+    assert [logged.prompt for logged in promptlayer.requests] == [None, None]
+    with pltrack.pl_session():
+        FakeListLLM(responses=["ok"]).invoke(rendered)
+    assert link(promptlayer)[0] == "a"
+
+
+def test_a_formatted_text_among_messages(promptlayer: FakePromptLayer) -> None:
+    """`format()` of a completion or a chat prompt links where its text is given as one message of several. [92]"""
+    promptlayer.publish("c", completion("Completion {x}"))
+    promptlayer.publish("t", chat("Chat {x}"))
+    with pltrack.pl_session():
+        for name in "ct":
+            text_of = pltrack.prompts.get(name).format(x="1")
+            model().invoke([SystemMessage("s"), HumanMessage(text_of)])
+            model().invoke([("system", "s"), ("user", text_of)])
+    pltrack.flush(10)
+    assert [link(promptlayer, position)[0] for position in range(4)] == ["c", "c", "t", "t"]
+
+
+async def test_two_prompts_in_many_tasks(promptlayer: FakePromptLayer) -> None:
+    """Tasks that format, wait and call in any order: each request tells its own prompt, chat or completion. [89]"""
+    promptlayer.publish("a", chat("Q {n}"))
+    promptlayer.publish("b", completion("Q {n}"))
+    prompts = {name: await pltrack.prompts.aget(name) for name in "ab"}
+
+    async def run(name: str, n: int) -> tuple[str, str]:
+        async with pltrack.pl_session() as session:
+            given = prompts[name].format(n=str(n)) if n % 2 else await prompts[name].ainvoke({"n": str(n)})
+            await asyncio.sleep(0)
+            asked: Any = FakeListLLM(responses=["ok"]) if n % 3 else model()
+            await asked.ainvoke(given)
+        return session.ids[0], name
+
+    made = await asyncio.gather(*(run(name, n) for n in range(12) for name in "ab"))
+    assert (await pltrack.aflush(10)).pending == 0
+    for own, name in made:
+        logged = promptlayer.by_pltrack_id(own)
+        assert logged.prompt is not None
+        assert logged.prompt["name"] == name
+
+
+def test_prompts_through_graphs(promptlayer: FakePromptLayer) -> None:
+    """A prompt in a node, one whose messages a graph carries in its state, and one that is an agent's own."""
+    for name in ("node", "state", "system"):
+        promptlayer.publish(name, chat(f"{name} {{x}}"))
+    prompts = {name: pltrack.prompts.get(name) for name in ("node", "state", "system")}
+    graph: Any = StateGraph(MessagesState)
+    graph.add_node("a", lambda _: {"messages": [(prompts["node"] | model()).invoke({"x": "1"})]})
+    graph.add_node("b", lambda state: {"messages": [model().invoke(state["messages"][:1])]})
+    graph.add_edge(START, "a")
+    graph.add_edge("a", "b")
+    given = prompts["state"].format_messages(x="2")
+    (system,) = prompts["system"].format_messages(x="3")
+    with pltrack.pl_session():
+        graph.compile(checkpointer=InMemorySaver()).invoke({"messages": given}, {"configurable": {"thread_id": "1"}})
+        create_agent(model(), [], system_prompt=SystemMessage(system.content)).invoke({"messages": [("user", "own")]})
+        create_agent(model(), []).invoke({"messages": [system, HumanMessage("agent")]})
+    assert linked(promptlayer) == {
+        "node 1": ("node", {"x": "1"}),
+        "state 2": ("state", {"x": "2"}),
+        "own": None,
+        "agent": ("system", {"x": "3"}),
+    }
+
+
+def test_a_checkpoint_forgets_the_link(promptlayer: FakePromptLayer) -> None:
+    """The turn in which a prompt was rendered is linked; a later turn, whose history was stored, is not. [89]"""
+    promptlayer.publish("example", chat("Hi {x}"))
+    agent = create_agent(model(), [], checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "1"}}
+    with pltrack.pl_session():
+        agent.invoke({"messages": pltrack.prompts.get("example").format_messages(x="1")}, config)
+        agent.invoke({"messages": [("user", "more")]}, config)
+    assert linked(promptlayer) == {"Hi 1": ("example", {"x": "1"}), "more": None}
+
+
+def few_shot() -> FewShotChatMessagePromptTemplate:
+    pair = ChatPromptTemplate.from_messages([("human", "{i}"), ("ai", "{o}")])
+    return FewShotChatMessagePromptTemplate(examples=[{"i": "1", "o": "2"}], example_prompt=pair)
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda prompt: prompt,
+        lambda prompt: ChatPromptTemplate.from_messages([few_shot(), prompt]),
+        lambda prompt: prompt + few_shot(),
+        lambda prompt: ChatPromptTemplate.from_messages([("system", "s"), prompt, MessagesPlaceholder("h")]),
+        lambda prompt: ChatPromptTemplate.from_messages([("system", "s {y}")]) + prompt,
+        lambda prompt: (ChatPromptTemplate.from_messages([("system", "s")]) + prompt).partial(y="2"),
+        lambda prompt: RunnableLambda(lambda given: given) | prompt | RunnableLambda(lambda made: made.to_messages()),
+        lambda prompt: prompt.with_config(tags=["t"]),
+    ],
+    ids=["alone", "few-shot around", "few-shot", "nested", "before", "partial", "lambdas", "config"],
+)
+def test_what_a_prompt_is_put_into(promptlayer: FakePromptLayer, combine: Any) -> None:
+    """Few-shot examples, templates of one's own around it, lambdas: the request is still the prompt's. [90] [91]"""
+    promptlayer.publish("example", chat("Hi {x}"))
+    with pltrack.pl_session():
+        (combine(pltrack.prompts.get("example")) | model()).invoke({"x": "1", "y": "2", "h": []})
+    name, version, variables = link(promptlayer)
+    assert (name, version, variables["x"]) == ("example", 1, "1")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda prompt: prompt[:1],
+        lambda prompt: ChatPromptTemplate.from_messages(prompt.messages),
+        lambda prompt: SystemMessage("s") + prompt,
+        lambda prompt: SystemMessagePromptTemplate.from_template("s") + prompt,
+        lambda prompt: prompt | RunnableLambda(lambda made: convert_to_openai_messages(made.to_messages())),
+    ],
+    ids=["slice", "parts", "behind a message", "behind a template", "rebuilt"],
+)
+def test_what_is_not_the_prompt_any_more(promptlayer: FakePromptLayer, part: Any) -> None:
+    """A slice, a template built of its parts, `message + prompt` and messages built anew carry no link.
+
+    It can be given by hand. [89] [91]
+    """
+    promptlayer.publish("example", chat("Hi {x}"))
+    with pltrack.pl_session() as session:
+        (part(pltrack.prompts.get("example")) | model()).invoke({"x": "1"})
+        session.link_prompt("example", {"x": "1"}, version=1)
+    assert session.last.linked is False
+    assert link(promptlayer) == ("example", 1, {"x": "1"})
+
+
+def test_attempts_and_fallbacks_link_each(promptlayer: FakePromptLayer) -> None:
+    """One rendering that several models are asked with links each of the requests. [88] [89]"""
+
+    class Failing(FakeListChatModel):
+        def _call(self, *args: Any, **kwargs: Any) -> str:
+            raise ConnectionError("no")
+
+    promptlayer.publish("example", chat("Hi {x}"))
+    failing = Failing(responses=[]).with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+    with pltrack.pl_session():
+        (pltrack.prompts.get("example") | failing.with_fallbacks([model()])).invoke({"x": "1"})
+    assert [link(promptlayer, position) for position in range(3)] == [("example", 1, {"x": "1"})] * 3
+
+
+def test_a_picture_does_not_lose_the_link(promptlayer: FakePromptLayer) -> None:
+    """LangChain copies messages with pictures before handlers see them; the copy is the prompt's, too. [91]"""
+    picture = {"type": "image_url", "image_url": {"url": "http://x/{id}.png"}}
+    promptlayer.publish("example", chat({"role": "user", "content": [text("Look"), picture]}))
+    photo = {"type": "image", "url": "http://x/9.png"}
+    prompt = pltrack.prompts.get("example")
+    (made,) = prompt.format_messages(id="7")
+    made.content.append(photo)
+    with pltrack.pl_session():
+        model().invoke([made])
+    assert link(promptlayer) == ("example", 1, {"id": "7"})
+
+
+def test_a_link_by_hand_wins(promptlayer: FakePromptLayer) -> None:
+    """On the request itself a link by hand replaces the prompt's own; on the session it leaves linked ones alone."""
+    for name in ("auto", "hand"):
+        promptlayer.publish(name, chat("Hi {x}"))
+    chain = pltrack.prompts.get("auto") | model()
+    with pltrack.pl_session() as session:
+        chain.invoke({"x": "1"})
+        chain.invoke({"x": "2"})
+        model().invoke("own")
+        session.requests[0].link_prompt("hand", {"x": "by hand"}, version=1)
+        assert session.link_prompt("hand", {"x": "all"}, version=1) == 1
+    assert link(promptlayer, 0) == ("hand", 1, {"x": "by hand"})
+    assert link(promptlayer, 1) == ("auto", 1, {"x": "2"})
+    assert link(promptlayer, 2) == ("hand", 1, {"x": "all"})
+
+
+def test_a_prompt_rendered_before_the_session(promptlayer: FakePromptLayer) -> None:
+    """Rendered outside any session, in another thread: the call in the session is linked. [88]"""
+    promptlayer.publish("example", chat("Hi {x}"))
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(pltrack.prompts.get("example").invoke, {"x": "1", "unused": "y"}).result(10)
+    with pltrack.pl_session():
+        model().invoke("something else")
+        model().invoke(made)
+    assert linked(promptlayer) == {"something else": None, "Hi 1": ("example", {"x": "1"})}
 
 
 # -- templates ------------------------------------------------------------------------------------------------

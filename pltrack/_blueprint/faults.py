@@ -81,9 +81,11 @@ def _error_type(error: BaseException, message: str) -> str | None:
 def _own_type(error: BaseException, message: str) -> str | None:
     status, code = _status(error)
     kinds = bases(type(error))
-    from_provider = any(str(base.__module__).partition(".")[0] in _PROVIDERS for base in kinds)
+    from_provider = any(
+        str(base.__module__).partition(".")[0] in _PROVIDERS or base.__name__ == "ModelError" for base in kinds
+    )
     is_known = from_provider or status is not None
-    if is_known and _QUOTA.search(message.lower()):
+    if is_known and _QUOTA.search(f"{message} {code}".lower()):
         return "PROVIDER_QUOTA_LIMIT"
     if status in _BY_STATUS:
         return _BY_STATUS[status]
@@ -94,7 +96,7 @@ def _own_type(error: BaseException, message: str) -> str | None:
 
 
 def _status(error: BaseException) -> tuple[int | None, str]:
-    """Return the HTTP status that an error tells of, and botocore's error code."""
+    """Return the HTTP status that an error tells of, and the provider's words for its kind."""
     response = peek(error, "response")
     code = ""
     if isinstance(response, dict):
@@ -102,6 +104,7 @@ def _status(error: BaseException) -> tuple[int | None, str]:
         code = str(details.get("Code")) if isinstance(details, dict) else ""
         statuses = [answer.get("HTTPStatusCode")] if isinstance(answer, dict) else []
     else:
+        code = " ".join(each for name in ("code", "type") if isinstance(each := peek(error, name), str))
         names = ("status_code", "code", "status", "http_status")
         statuses = [peek(error, name) for name in names] + [peek(response, "status_code")]
     for status in statuses:

@@ -128,6 +128,16 @@ def snap_result(
         return _snap_odd(response, run_id, batch_size)
 
 
+def snap_partial(response: LLMResult | object | None, run_id: UUID | str | None = None) -> Result | None:
+    """Return a snapshot of what had arrived when a run failed, None if nothing had: its error is no answer."""
+    result = snap_result(response, run_id)
+    return result if result is not None and any(map(_says_something, result.candidates)) else None
+
+
+def _says_something(candidate: Snapshot | str) -> bool:
+    return bool(candidate if isinstance(candidate, str) else candidate[1] or candidate[3])
+
+
 def _snap_odd(response: object | None, run_id: UUID | str | None, batch_size: int) -> Result | None:
     if response is None:
         return None

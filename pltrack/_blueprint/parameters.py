@@ -94,6 +94,8 @@ def parameters(
     Args: given -- what `snap_parameters` kept; about -- LangChain's metadata of the call.
     """
     found: Block = {name: value for name, value in given.items() if name in _ALLOWED}
+    if found.get("stream") is False:  # LangChain says so of streams, too
+        del found["stream"]
     if (value := about.get("ls_temperature")) is not None:
         found["temp" if "temp" in found else "temperature"] = value
     if (value := about.get("ls_max_tokens")) is not None:

@@ -22,8 +22,10 @@ class Usage:
     reasoning_tokens: int | None = None
     audio_input_tokens: int | None = None
     audio_output_tokens: int | None = None
+    tier: str | None = None  # OpenAI's service tier, where its prices are not the standard ones
 
 
+_TIERS = ("priority", "flex")
 _INPUT = ("input_tokens", "prompt_tokens", "prompt_token_count", "inputTokens", "promptTokenCount")
 _INPUT_2 = ("input_token_count", "inputTokenCount", "prompt_eval_count")
 _OUTPUT = (
@@ -63,6 +65,7 @@ _PRICED_AS = {
     "anthropic.bedrock": "aws",
     "xai": "x-ai",
 }
+_SOUND_COSTS_MORE = ("openai", "azure")
 
 
 def find_usage(generations: object, llm_output: object, batch_size: int = 1) -> Usage | None:
@@ -102,11 +105,12 @@ def read_usage(raw: object) -> Usage | None:
     return Usage(
         input_tokens=inputs,
         output_tokens=outputs,
-        cached_tokens=_first(_count(inside, "cache_read", "cached_tokens"), read, _count(others, *_CACHED)),
+        cached_tokens=_first(_count(inside, *_in_tiers("cache_read"), "cached_tokens"), read, _count(others, *_CACHED)),
         cache_write_tokens=_first(_written(inside), written),
-        reasoning_tokens=_first(_count(outside, "reasoning", "reasoning_tokens"), thoughts),
+        reasoning_tokens=_first(_count(outside, *_in_tiers("reasoning"), "reasoning_tokens"), thoughts),
         audio_input_tokens=_count(inside, "audio", "audio_tokens"),
         audio_output_tokens=_count(outside, "audio", "audio_tokens"),
+        tier=next((tier for tier in _TIERS if tier in inside or tier in outside), None),
     )
 
 
@@ -118,9 +122,10 @@ def price(provider: str, model: str, usage: Usage, at: datetime | None = None) -
 
 
 def _price(provider: str, model: str, usage: Usage, at: datetime | None) -> float | None:
-    found = _priced(_PRICED_AS.get(provider, provider), model)
-    if found is None:
+    known = _priced(_PRICED_AS.get(provider, provider), model)
+    if known is None:
         return None
+    where, which = known
     from genai_prices import Usage as Tokens
 
     tokens = Tokens(
@@ -134,8 +139,24 @@ def _price(provider: str, model: str, usage: Usage, at: datetime | None) -> floa
     moment = at or datetime.now(UTC)
     if moment.tzinfo is None:
         moment = moment.astimezone()
-    where, which = found
-    return float(which.calc_price(tokens, where, genai_request_timestamp=moment).total_price)
+    context = None if usage.tier is None else {"service_tier": usage.tier}
+    if context is not None and not _has_prices(which, context, moment):
+        return None  # the standard price would be a wrong one
+    found = which.calc_price(tokens, where, genai_request_timestamp=moment, price_context=context)
+    for count, unit in (
+        (usage.audio_input_tokens, "input_audio_mtok"),
+        (usage.audio_output_tokens, "output_audio_mtok"),
+    ):
+        if count and where.id in _SOUND_COSTS_MORE and getattr(found.model_price, unit, None) is None:
+            return None  # the list would take sound for text
+    return float(found.total_price)
+
+
+def _has_prices(model: Any, context: dict[str, str], moment: datetime) -> bool:
+    return any(
+        variant.when == context and (variant.constraint is None or variant.constraint.active(moment))
+        for variant in model.price_variants or ()
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -172,10 +193,15 @@ def _parts(raw: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
 
 def _written(inside: Mapping[str, Any]) -> int | None:
     """Return the tokens written to a cache; LangChain splits Anthropic's by life time, the sum left 0."""
-    total = _count(inside, "cache_creation")
+    total = _count(inside, *_in_tiers("cache_creation"), "cache_write_tokens")
     split = [_count(inside, f"ephemeral_{life}_input_tokens") for life in ("5m", "1h")]
     known = [one for one in split if one is not None]
     return sum(known) if known and not total else total
+
+
+def _in_tiers(name: str) -> tuple[str, ...]:
+    """Return the names under which LangChain tells a part of the tokens: it puts OpenAI's service tier before them."""
+    return (name, *(f"{tier}_{name}" for tier in _TIERS))
 
 
 def _count(raw: Mapping[str, Any], *names: str) -> int | None:

@@ -172,7 +172,7 @@ class Encoder:
             "input_tokens": (used and used.input_tokens) or 0,
             "output_tokens": (used and used.output_tokens) or 0,
             "function_name": call.serialized_name,
-            "api_type": parameters.api_type(asked.provider, call.kind, result.provider_id if result else None),
+            "api_type": _api_type(call, asked),
             **_status(call),
         }
         if self.send_price and cost is not None:
@@ -205,6 +205,12 @@ def _tags_of(payload: bytes) -> str:
     start = len('{"tags":')
     _, end = _DECODER.raw_decode(text := payload.decode(), start)
     return text[start:end]
+
+
+def _api_type(call: Call, asked: _Asked) -> str | None:
+    """Return which interface answered; of a failed call nobody knows."""
+    answered = call.result is not None and call.status != "ERROR"
+    return parameters.api_type(asked.provider, call.kind, call.result.provider_id) if answered else None
 
 
 def _tags(call: Call) -> list[str]:
