@@ -15,7 +15,7 @@ from pydantic import PrivateAttr
 
 from . import _parts
 from ._blueprint import messages as blueprints
-from ._handler import LINK_ATTRIBUTE, remember_rendered
+from ._links import LINK_ATTRIBUTE, remember_rendered
 from ._plain import plain
 from ._records import Link
 from ._runtime import guarded
