@@ -31,6 +31,7 @@ _STALE_AFTER = 3600.0
 _GRACE = 1.0
 _LOOK_EVERY = 60.0
 _USED_MOST = 4_096
+_NO_END = "abandoned: LangChain reports no end for this one"
 
 
 # Keyed by run id, never by context tokens: ends come in other contexts and threads than their starts.
@@ -296,7 +297,7 @@ def close_left(owner: Owner) -> None:
     if loop is not None and given_up:
         loop.call_later(_GRACE, _close_given_up, given_up)
     for live in mine:
-        if live.streams or (task is None and live.thread == here):
+        if live.call.kind == "chat" and live.thread == here:
             _watch_id(live)
 
 
@@ -361,8 +362,13 @@ def _watch_id(live: Run) -> None:
 @guarded
 def _let_go(key: Key, watch: weakref.ref[UUID]) -> None:
     live = _live.get(key)
-    if live is not None and live.watch is watch:
-        close_unfinished([live], "abandoned: LangChain reports no end for this one")
+    if live is None or live.watch is not watch:
+        return
+    if live.arrived is not None or not live.streams:
+        close_unfinished([live], _NO_END)
+    elif (loop := asyncio._get_running_loop()) is not None:
+        # The collector lets go of ids before it closes generators, and those do tell what had arrived.
+        loop.call_later(_GRACE, guarded(close_unfinished), [live], _NO_END)
 
 
 def _forget() -> None:

@@ -1,8 +1,8 @@
 """A small OpenAI-compatible server on loopback, for tests and for the demo; no key, no network.
 
 What it does is chosen by the model's name: `err-<status>` answers that status, `tool` calls the first tool
-offered, `cut` breaks a stream off in the middle, `slow` takes a few milliseconds; any other name answers
-"Hello there". A message that says "use the tool" makes any model call it.
+offered, `cut` breaks a stream off in the middle, `short` ends one there as if it were whole, `slow` takes a few
+milliseconds; any other name answers "Hello there". A message that says "use the tool" makes any model call it.
 """
 
 import itertools
@@ -96,7 +96,7 @@ def _error(status: int) -> Outgoing:
 
 def _events(chunks: Iterator[Json], model: str) -> Iterator[bytes]:
     for position, chunk in enumerate(chunks):
-        if model == "cut" and position == CUT_AFTER:
+        if model in ("cut", "short") and position == CUT_AFTER:
             return
         if model == "slow":
             time.sleep(SLOW_SECONDS)
