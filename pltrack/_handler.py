@@ -217,6 +217,8 @@ def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[s
     )
     live = Run(key, handle, call, inputs[0] if inputs else None)
     live.batch = event.get("batch_size") or (event.get("options") or {}).get("batch_size") or 1
+    if live.batch > 1:  # LangChain ends its runs together: each took as long as all of them
+        call.langchain_metadata.setdefault("batch_size", live.batch)
     if len(_live) >= _LIVE_MOST:
         close_unfinished(list(_live.values())[: _LIVE_MOST // 10], "too many runs without an end")
     if started_at - _looked_at >= _LOOK_EVERY:

