@@ -135,7 +135,7 @@ def test_a_stream_read_to_its_end(promptlayer: FakePromptLayer, way: str) -> Non
 
 @pytest.mark.parametrize("way", ["stream", "transform"])
 def test_a_chains_stream_read_to_its_end(promptlayer: FakePromptLayer, way: str) -> None:
-    """The same through a chain."""
+    """The same through a chain [22]."""
     with pl_session() as session:
         assert list(SYNC[way](CHAIN))
     whole(promptlayer, session)
