@@ -39,6 +39,7 @@ class Streaming(FakeListChatModel):
     responses: list[str] = ["hello"]  # noqa: RUF012 -- a pydantic field
     fail_at: int = -1
     hang_at: int = -1
+    hangs: Any = None
     streamed: list[str] = []  # noqa: RUF012 -- a pydantic field
 
     def pieces(self) -> Iterator[ChatGenerationChunk]:
@@ -56,6 +57,8 @@ class Streaming(FakeListChatModel):
     async def _astream(self, *args: Any, **kwargs: Any) -> Any:
         for i, piece in enumerate(self.pieces()):
             if i == self.hang_at:
+                if self.hangs is not None:
+                    self.hangs.set()
                 await asyncio.Event().wait()
             yield piece
             await asyncio.sleep(0)
@@ -565,14 +568,19 @@ async def test_a_model_that_raises_a_cancellation_itself() -> None:
 async def test_a_cancelled_call_that_had_begun_to_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """astream_events streams the call inside; cancelled by a timeout, it is recorded after the block [23, 34]."""
     monkeypatch.setattr(_handler, "_GRACE", 0.01)
-    model = Streaming(hang_at=3)
+    model = Streaming(hang_at=3, hangs=asyncio.Event())
 
     async def step(x: Any) -> Any:
         return await model.ainvoke(x)
 
+    async def give_up(limit: asyncio.Timeout) -> None:
+        await model.hangs.wait()
+        limit.reschedule(asyncio.get_running_loop().time())
+
     async with pl_session() as session:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(30) as limit, asyncio.TaskGroup() as group:
+                group.create_task(give_up(limit))
                 [_ async for _ in RunnableLambda(step).astream_events("x", version="v2")]
     gc.collect()
     async with asyncio.timeout(10):
