@@ -577,11 +577,15 @@ async def test_a_cancelled_call_that_had_begun_to_stream(monkeypatch: pytest.Mon
         await model.hangs.wait()
         limit.reschedule(asyncio.get_running_loop().time())
 
+    async def read() -> None:
+        async with asyncio.timeout(30) as limit:
+            waiting = asyncio.create_task(give_up(limit))
+            [_ async for _ in RunnableLambda(step).astream_events("x", version="v2")]
+        await waiting
+
     async with pl_session() as session:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(30) as limit, asyncio.TaskGroup() as group:
-                group.create_task(give_up(limit))
-                [_ async for _ in RunnableLambda(step).astream_events("x", version="v2")]
+            await read()
     gc.collect()
     async with asyncio.timeout(10):
         while session.last.status is None:
@@ -597,7 +601,6 @@ def test_a_stream_open_at_the_end_of_the_program(tmp_path: Path) -> None:
             held = [model.stream("x"), iter(model.stream_events("x", version="v3"))]
             for each in held:
                 for _ in range(3): next(each)
-        import atexit
         print(*s.ids)
     """
     env = environment(tmp_path / "j.db")
