@@ -594,7 +594,7 @@ async def test_a_cancelled_call_that_had_begun_to_stream(monkeypatch: pytest.Mon
     assert not _handler._live
 
 
-def test_a_stream_open_at_the_end_of_the_program(tmp_path: Path) -> None:
+def test_a_stream_open_at_the_end_of_the_program(promptlayer: FakePromptLayer, tmp_path: Path) -> None:
     """It gets no event any more: it is recorded as far as it came, v3 ones with what had arrived [31]."""
     program = """
         with pltrack.pl_session() as s:
@@ -603,12 +603,8 @@ def test_a_stream_open_at_the_end_of_the_program(tmp_path: Path) -> None:
                 for _ in range(3): next(each)
         print(*s.ids)
     """
-    env = environment(tmp_path / "j.db")
-    ids = run(program, env).split()
-    from sqlalchemy import create_engine, text
-
-    engine = create_engine(f"sqlite:///{tmp_path / 'j.db'}")
-    with engine.connect() as db:
-        found = dict(db.execute(text("select id, status from requests")).tuples().all())
-    engine.dispose()
-    assert found == dict.fromkeys(ids, "WARNING")
+    ids = run(program, environment(tmp_path / "j.db", promptlayer)).split()
+    promptlayer.wait_for(lambda pl: len(pl.requests) == 2)
+    logged = [promptlayer.by_pltrack_id(own) for own in ids]
+    assert [each.body["status"] for each in logged] == ["WARNING"] * 2
+    assert [said(each) for each in logged] == ["", "f"]
