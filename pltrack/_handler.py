@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import sys
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks.base import BaseCallbackHandler
 
 from . import _runtime
 from ._blueprint import faults, messages, outputs, parameters
+from ._blueprint.arrived import Arrived
 from ._callbacks import IdCallback
 from ._links import link_of
-from ._records import Call, Kind, Scope, new_id
+from ._records import Call, Kind, new_id
 from ._request import Request
+from ._runs import Key, Owner, Run
 from ._runtime import guarded
 
 _LIVE_MOST = 10_000
@@ -28,51 +31,13 @@ _STALE_AFTER = 3600.0
 _GRACE = 1.0
 _LOOK_EVERY = 60.0
 _USED_MOST = 4_096
-Key = int | UUID  # of a run id: its number, as a UUID's own hash is a call of Python
-
-
-class Owner(Protocol):
-    """The session that a handler gathers for."""
-
-    sampled: bool
-
-    @property
-    def scope(self) -> Scope:
-        """What the session says about its calls."""
-
-    def gather(self, request: Request) -> None:
-        """Take a request into this session and those around it."""
-
-    def is_within(self, other: Owner) -> bool:
-        """Tell whether this session is `other` or nested in it."""
-
-
-class _Live:
-    """A run that has started and not ended."""
-
-    __slots__ = (
-        "batch", "call", "callbacks", "entry", "given", "handle", "key", "owner", "seen", "streams", "task", "thread",
-    )  # fmt: skip
-
-    def __init__(self, key: Key, handle: Request, call: Call, given: Any) -> None:
-        self.key = key
-        self.given = given  # what all events of one start have in common
-        self.call = call
-        self.owner: Owner | None = None
-        self.entry: Handler | None = None  # the owner's
-        self.handle = handle
-        self.callbacks: list[IdCallback] = []
-        self.seen: list[Handler] = []
-        self.task: asyncio.Task[Any] | None = None
-        self.thread = 0
-        self.batch = 1
-        self.streams = False
+_NO_END = "abandoned: LangChain reports no end for this one"
 
 
 # Keyed by run id, never by context tokens: ends come in other contexts and threads than their starts.
-_live: dict[Key, _Live] = {}
+_live: dict[Key, Run] = {}
 _used: OrderedDict[Key, None] = OrderedDict()  # ids given lately: a run id that a user gives twice is two requests
-_by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], dict[Key, _Live]] = weakref.WeakKeyDictionary()
+_by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], dict[Key, Run]] = weakref.WeakKeyDictionary()
 _looked_at = 0.0
 
 
@@ -149,6 +114,18 @@ class Handler(BaseCallbackHandler):
                 live.call.first_token_at = time.time()
 
     @guarded
+    def on_stream_event(self, event: Any, *, run_id: UUID, **_: Any) -> None:
+        """A piece of a stream of protocol events arrived; LangChain keeps none of it for a stream that is cut short."""
+        live = _live.get(_key(run_id))
+        if live is None or live.seen[0] is not self:
+            return
+        if live.arrived is None:
+            live.arrived, live.streams = Arrived(), True
+            _watch_id(live)  # an abandoned one gets no end
+        if live.arrived.take(event) and live.call.first_token_at is None:
+            live.call.first_token_at = time.time()
+
+    @guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **event: Any) -> None:
         """A model answered."""
         live = _live.pop(_key(run_id), None)
@@ -166,7 +143,7 @@ class Handler(BaseCallbackHandler):
             call = live.call
             try:
                 call.status, call.error_type, call.error_message = faults.fault(error)
-                if event.get("response") is not None:
+                if live.arrived is None and event.get("response") is not None:
                     call.result = outputs.snap_partial(event["response"], run_id)
             finally:
                 _finish(live)
@@ -192,7 +169,7 @@ class Handler(BaseCallbackHandler):
         live.seen.append(self)
         reached._join(live)
 
-    def _join(self, live: _Live) -> None:
+    def _join(self, live: Run) -> None:
         """Add what this handler knows: its session if that is the innermost, its tags, who wants the id."""
         if self.tags:
             live.call.tags += tuple(tag for tag in self.tags if tag not in live.call.tags)
@@ -202,7 +179,7 @@ class Handler(BaseCallbackHandler):
         if self.owner is None:
             return
         around = live.entry
-        if around is None or not (around.is_in(self) or around.owner.is_within(self.owner)):  # type: ignore[union-attr]
+        if around is None or not (around.is_in(self) or around.owner.is_within(self.owner)):
             self._own(live, self.owner)
         entry: Handler | None = self
         while entry is not None:
@@ -210,7 +187,7 @@ class Handler(BaseCallbackHandler):
                 entry.owner.gather(live.handle)
             entry = entry.outer
 
-    def _own(self, live: _Live, owner: Owner) -> None:
+    def _own(self, live: Run, owner: Owner) -> None:
         live.entry, live.owner = self, owner
         scope = live.call.scope = owner.scope
         live.call.destination = scope.destination
@@ -218,7 +195,7 @@ class Handler(BaseCallbackHandler):
         handle._destination, handle.capture, handle._dropped = scope.destination, scope.capture, not owner.sampled
 
 
-def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[str, Any]) -> _Live:
+def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[str, Any]) -> Run:
     given = inputs[0] if kind == "chat" and inputs else inputs
     runtime = _runtime.nearby()
     key = _key(run_id)
@@ -238,8 +215,10 @@ def _begin(kind: Kind, inputs: Any, serialized: Any, run_id: UUID, event: dict[s
         link=link_of(given, kind),
         started_at=started_at,
     )
-    live = _Live(key, handle, call, inputs[0] if inputs else None)
+    live = Run(key, handle, call, inputs[0] if inputs else None)
     live.batch = event.get("batch_size") or (event.get("options") or {}).get("batch_size") or 1
+    if live.batch > 1:  # LangChain ends its runs together: each took as long as all of them
+        call.langchain_metadata.setdefault("batch_size", live.batch)
     if len(_live) >= _LIVE_MOST:
         close_unfinished(list(_live.values())[: _LIVE_MOST // 10], "too many runs without an end")
     if started_at - _looked_at >= _LOOK_EVERY:
@@ -278,9 +257,11 @@ def _has_content(chunk: Any) -> bool:
 # -- an end ---------------------------------------------------------------------------------------------------
 
 
-def _finish(live: _Live) -> None:
+def _finish(live: Run) -> None:
     call = live.call
     call.ended_at = time.time()
+    if call.result is None and live.arrived is not None:
+        call.result = live.arrived.result()
     if live.task is not None:
         _by_task.get(live.task, {}).pop(live.key, None)
     live.handle.finished(call)
@@ -290,7 +271,7 @@ def _finish(live: _Live) -> None:
         live.handle.slim()
 
 
-def close_unfinished(lives: Iterable[_Live], why: str) -> None:
+def close_unfinished(lives: Iterable[Run], why: str) -> None:
     """Record runs that will get no end as far as they came, as a warning."""
     for live in lives:
         if _live.pop(live.key, None) is live:
@@ -317,10 +298,13 @@ def close_left(owner: Owner) -> None:
     given_up = [live for live in mine if task is not None and not live.streams]
     if loop is not None and given_up:
         loop.call_later(_GRACE, _close_given_up, given_up)
+    for live in mine:
+        if live.call.kind == "chat" and live.thread == here:
+            _watch_id(live)
 
 
 @guarded
-def _close_given_up(lives: list[_Live]) -> None:
+def _close_given_up(lives: list[Run]) -> None:
     close_unfinished([live for live in lives if not live.streams], "cancelled before an answer came")
 
 
@@ -337,7 +321,7 @@ def close_all() -> None:
     close_unfinished(list(_live.values()), "still running when the program ended")
 
 
-def _watch_task(live: _Live) -> None:
+def _watch_task(live: Run) -> None:
     """Notice when the task of a run is over and LangChain said nothing: a cancelled `ainvoke` gets no end."""
     live.thread = threading.get_ident()
     # Completion models do report a cancelled call, and start in a short task of their own.
@@ -356,10 +340,37 @@ def _watch_task(live: _Live) -> None:
 
 @guarded
 def _task_done(task: asyncio.Task[Any]) -> None:
-    runs = _by_task.pop(task, None)
-    if runs:
-        why = "cancelled before an answer came" if task.cancelled() else "its task ended without an answer"
-        close_unfinished(list(runs.values()), why)
+    runs = list(_by_task.pop(task, {}).values())
+    why = "cancelled before an answer came" if task.cancelled() else "its task ended without an answer"
+    close_unfinished([live for live in runs if not live.streams], why)
+    for live in runs:
+        live.task = None
+        _watch_id(live)  # a stream may be read on in another task
+
+
+def _watch_id(live: Run) -> None:
+    """Notice when LangChain has let go of a run's id: then nobody is left who could report an end.
+
+    What we keep of the id from here on is a copy of it.
+    """
+    call, own = live.call, live.call.run_id
+    if live.watch is None and type(own) is UUID:
+        live.watch = weakref.ref(own, functools.partial(_let_go, live.key))
+        call.run_id = UUID(int=own.int)
+        if live.handle._id is own:
+            live.handle._id = call.run_id
+
+
+@guarded
+def _let_go(key: Key, watch: weakref.ref[UUID]) -> None:
+    live = _live.get(key)
+    if live is None or live.watch is not watch:
+        return
+    if live.arrived is not None or not live.streams:
+        close_unfinished([live], _NO_END)
+    elif (loop := asyncio._get_running_loop()) is not None:
+        # The collector lets go of ids before it closes generators, and those do tell what had arrived.
+        loop.call_later(_GRACE, guarded(close_unfinished), [live], _NO_END)
 
 
 def _forget() -> None:

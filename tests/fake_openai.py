@@ -2,9 +2,9 @@
 
 What it does is chosen by the model's name: `err-<status>` answers that status (`err-429-insufficient_quota` with
 that code), `tool` calls the first tool offered, `tools` each of them, the last with broken JSON, `cut` breaks a stream
-off in the middle, `slow` takes a few milliseconds, `json` answers `{"x": 1}`, `filtered` is stopped by a content
-filter, `spoken` answers with sound, `flex` and `priority` are served in that tier; any other name answers "Hello
-there". A message that says "use the tool" makes any model call it.
+off in the middle, `short` ends one there as if it were whole, `slow` takes a few milliseconds, `json` answers
+`{"x": 1}`, `filtered` is stopped by a content filter, `spoken` answers with sound, `flex` and `priority` are served in
+that tier; any other name answers "Hello there". A message that says "use the tool" makes any model call it.
 """
 
 import itertools
@@ -113,7 +113,7 @@ def _error(status: int, code: str = "") -> Outgoing:
 
 def _events(chunks: Iterator[Json], model: str) -> Iterator[bytes]:
     for position, chunk in enumerate(chunks):
-        if model == "cut" and position == CUT_AFTER:
+        if model in ("cut", "short") and position == CUT_AFTER:
             return
         if model == "slow":
             time.sleep(SLOW_SECONDS)

@@ -105,7 +105,7 @@ def asked(logged: Logged) -> str:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_the_middleware_covers_every_kind_of_endpoint(promptlayer: FakePromptLayer, path: str) -> None:
-    """Sync, async, streamed and background calls all belong to the request's session."""
+    """Sync, async, streamed and background calls all belong to the request's session [49]."""
     app = endpoints()
     app.add_middleware(pltrack.asgi.SessionMiddleware, tags=["web"], metadata=lambda scope: {"path": scope["path"]})
     with serving(app) as host:
@@ -116,7 +116,7 @@ def test_the_middleware_covers_every_kind_of_endpoint(promptlayer: FakePromptLay
 
 @pytest.mark.parametrize("path", PATHS)
 def test_the_dependency_covers_every_kind_of_endpoint(promptlayer: FakePromptLayer, path: str) -> None:
-    """As a dependency of the whole app it does without the middleware what the middleware does.
+    """As a dependency of the whole app it does without the middleware what the middleware does [47].
 
     All but a sync body: its steps run in threads whose contexts FastAPI copies while the dependency is open.
     """
@@ -181,7 +181,7 @@ def test_a_session_around_the_whole_server_is_not_the_requests(promptlayer: Fake
 
 
 def test_concurrent_requests_are_isolated(promptlayer: FakePromptLayer) -> None:
-    """Of requests served at once each session gathers its own calls only."""
+    """Of requests served at once each session gathers its own calls only [50]."""
     app = FastAPI()
     together = threading.Barrier(4)
 
@@ -203,7 +203,7 @@ def test_concurrent_requests_are_isolated(promptlayer: FakePromptLayer) -> None:
 
 
 def test_a_client_that_goes_away(promptlayer: FakePromptLayer) -> None:
-    """A stream whose client disconnects is logged under the session with what had come, and the server goes on."""
+    """A stream whose client disconnects is logged under the session with what had come, and the server goes on [50]."""
     app = FastAPI()
     slow = FakeListChatModel(responses=["x" * 10_000], sleep=0.001)
 

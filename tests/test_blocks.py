@@ -30,7 +30,7 @@ def in_thread(function: Callable[..., Any], *args: Any) -> None:
 
 
 def test_a_block_left_in_another_thread_gathers_no_more() -> None:
-    """Where it was entered it is no longer current: calls there belong to the session around it, or to none."""
+    """Where it was entered it is no longer current: calls there belong to the session around it, or to none [40]."""
 
     def body() -> None:
         with pl_session() as outer:
@@ -52,7 +52,7 @@ def test_a_block_left_in_another_thread_gathers_no_more() -> None:
 
 
 async def test_a_block_entered_in_one_task_and_left_in_another() -> None:
-    """Calls between are gathered, nothing raises, and nothing is current afterwards."""
+    """Calls between are gathered, nothing raises, and nothing is current afterwards [40]."""
     session = pl_session()
 
     async def enter() -> None:
@@ -71,7 +71,7 @@ async def test_a_block_entered_in_one_task_and_left_in_another() -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
 def test_blocks_left_in_any_order(order: tuple[int, ...]) -> None:
-    """Always the innermost one that is still open is current, and it alone gathers."""
+    """Always the innermost one that is still open is current, and it alone gathers [39]."""
     sessions = [pl_session(str(i)) for i in range(3)]
     for session in sessions:
         session.__enter__()
@@ -115,7 +115,7 @@ async def test_one_session_entered_twice_at_once() -> None:
 
 
 async def test_an_async_generator_that_holds_a_block() -> None:
-    """Exhausted, broken off, closed from another task, collected or cancelled: nothing raises or stays current."""
+    """Exhausted, broken off, closed from another task, collected or cancelled: nothing raises or stays current [40]."""
 
     async def steps() -> AsyncIterator[Any]:
         with pl_session() as session:
@@ -152,7 +152,7 @@ async def test_an_async_generator_that_holds_a_block() -> None:
 
 
 def test_a_sync_generator_that_holds_a_block_and_is_closed_in_a_thread() -> None:
-    """Nothing raises, and the reader's later calls are not charged to it."""
+    """Nothing raises, and the reader's later calls are not charged to it [40]."""
 
     def steps() -> Iterator[Any]:
         with pl_session() as session:
@@ -170,7 +170,7 @@ def test_a_sync_generator_that_holds_a_block_and_is_closed_in_a_thread() -> None
 
 
 async def test_a_task_that_outlives_its_block_is_still_gathered() -> None:
-    """What was started inside belongs to the session, though it ends later."""
+    """What was started inside belongs to the session, though it ends later [37]."""
     go = asyncio.Event()
 
     async def later() -> None:
@@ -207,7 +207,7 @@ def test_an_attached_session_inside_another_owns_its_calls() -> None:
 
 
 def test_threads() -> None:
-    """Pools and bare threads are the session's with attach or bind, and with copied contexts."""
+    """Pools and bare threads are the session's with attach or bind, and with copied contexts [36]."""
 
     def nested() -> None:
         with pl_session() as inner:
@@ -227,7 +227,7 @@ def test_threads() -> None:
 
 
 async def test_loops() -> None:
-    """to_thread, call_soon, gather and TaskGroup keep the session; run_in_executor needs bind."""
+    """to_thread, call_soon, gather and TaskGroup keep the session; run_in_executor needs bind [36]."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
     async with pl_session() as session:
@@ -280,7 +280,7 @@ async def test_followed_streams_that_are_given_up() -> None:
 
 
 def test_a_stream_started_inside_and_finished_after() -> None:
-    """It is the session's; one that is never read is no request."""
+    """It is the session's; one that is never read is no request [26]."""
     with pl_session() as session:
         stream = MODEL.stream("x")
         MODEL.stream("never")

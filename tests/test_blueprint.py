@@ -475,7 +475,7 @@ def test_the_candidate_that_is_not_whole_decides() -> None:
 
 
 def test_a_cache_hit_is_seen_and_only_that() -> None:
-    """The second call of a cached model is a hit; a fake that repeats one message object never is."""
+    """The second call of a cached model is a hit; a fake that repeats one message object never is [16]."""
     seen = Seen()
     model = FakeListChatModel(responses=["a"], cache=InMemoryCache())
     for _ in range(2):
@@ -493,7 +493,7 @@ def test_a_cache_hit_is_seen_and_only_that() -> None:
 
 
 def test_a_result_does_not_change_with_its_message() -> None:
-    """LangChain replaces messages of a result on a later cache hit; the snapshot stays."""
+    """LangChain replaces messages of a result on a later cache hit; the snapshot stays [17]."""
     answer = AIMessage([said("before")])
     response = chat_result(answer)
     result = snap_result(response)
@@ -579,7 +579,7 @@ def test_usage_is_asked_in_order() -> None:
 
 
 def test_the_total_of_a_batch_is_nobodys_usage() -> None:
-    """A completion model's llm_output in a batch is not taken for the first run's own."""
+    """A completion model's llm_output in a batch is not taken for the first run's own [12]."""
     total = {"token_usage": {"prompt_tokens": 2, "completion_tokens": 2}}
     assert find_usage([Generation(text="a")], total, 1) == Usage(input_tokens=2, output_tokens=2)
     assert find_usage([Generation(text="a")], total, 3) is None

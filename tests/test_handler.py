@@ -94,7 +94,7 @@ async def test_a_graph_and_an_agent_are_gathered_once(promptlayer: FakePromptLay
 
 
 def test_candidates_are_all_kept_and_usage_counted_once(promptlayer: FakePromptLayer) -> None:
-    """n>1: one record with every candidate; the repeated usage counts once."""
+    """n>1: one record with every candidate; the repeated usage counts once [13]."""
     with pltrack.pl_session() as session:
         Several(responses=[]).invoke("x")
     pltrack.flush(10)
@@ -115,7 +115,7 @@ def test_an_error_is_recorded_with_its_words_but_no_secret(promptlayer: FakeProm
 
 
 def test_a_failing_neighbour_does_not_hide_the_others(promptlayer: FakePromptLayer) -> None:
-    """generate() with three prompts of which one fails: three records, none left open."""
+    """generate() with three prompts of which one fails: three records, none left open [11]."""
     with pltrack.pl_session() as session, pytest.raises(ConnectionError):
         Picky(responses=[]).generate([[HumanMessage(text)] for text in ("one", "fail", "three")])
     pltrack.flush(10)
@@ -125,7 +125,7 @@ def test_a_failing_neighbour_does_not_hide_the_others(promptlayer: FakePromptLay
 
 
 async def test_a_cancelled_call_is_recorded(promptlayer: FakePromptLayer) -> None:
-    """A cancelled ainvoke, for which LangChain reports no end, becomes a WARNING record."""
+    """A cancelled ainvoke, for which LangChain reports no end, becomes a WARNING record [34]."""
     async with pltrack.pl_session() as session:
         task = asyncio.create_task(Slow(responses=[]).ainvoke("x"))
         while not session.requests:
@@ -163,7 +163,7 @@ async def test_completion_models_on_the_async_path(promptlayer: FakePromptLayer)
 
 
 def test_a_run_id_given_twice_is_two_requests(promptlayer: FakePromptLayer) -> None:
-    """A user's own run_id used again does not overwrite or lose a record."""
+    """A user's own run_id used again does not overwrite or lose a record [21]."""
     run_id = uuid.uuid4()
     with pltrack.pl_session() as session:
         for _ in range(2):

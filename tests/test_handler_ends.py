@@ -76,7 +76,7 @@ async def test_errors_are_recorded_in_every_way_of_calling(promptlayer: FakeProm
 
 
 async def test_a_timeout_inside_a_long_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """asyncio.timeout cancels a call, its task goes on: it is recorded soon after the session is left."""
+    """asyncio.timeout cancels a call, its task goes on: it is recorded soon after the session is left [34]."""
     monkeypatch.setattr(_handler, "_GRACE", 0.01)
     async with pl_session() as session:
         with pytest.raises(TimeoutError):
@@ -131,7 +131,7 @@ async def test_cancelled_streams_and_completions() -> None:
 
 
 async def test_agenerate_with_one_failing_prompt() -> None:
-    """Its neighbours are successes, and none is left open."""
+    """Its neighbours are successes, and none is left open [11]."""
 
     class Picky(FakeListChatModel):
         async def _agenerate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
@@ -147,7 +147,7 @@ async def test_agenerate_with_one_failing_prompt() -> None:
 
 
 def test_a_cache_hit_costs_nothing() -> None:
-    """It is a request of its own, marked, at a cost of 0."""
+    """It is a request of its own, marked, at a cost of 0 [16]."""
     model = FakeListChatModel(responses=["four"], cache=InMemoryCache())
     with pl_session() as session:
         model.invoke("x")
@@ -176,7 +176,7 @@ def test_callbacks_without_a_key_get_our_id(wait_until: WaitUntil) -> None:
 
 
 def test_every_explicit_handler_hears_of_the_id_once(promptlayer: FakePromptLayer, wait_until: WaitUntil) -> None:
-    """Two handlers with callbacks, given twice: one record with both tags, each callback called once."""
+    """Two handlers with callbacks, given twice: one record with both tags, each callback called once [7]."""
     heard: list[Any] = []
     a = PromptLayerCallbackHandler(lambda own: heard.append(("a", own)), ["a", "both"])
     b = PromptLayerCallbackHandler(lambda own: heard.append(("b", own)), ["b", "both"])
@@ -227,7 +227,7 @@ def test_an_answer_that_cannot_be_read_is_still_a_call(monkeypatch: pytest.Monke
 
 
 def test_the_garbage_collector_may_end_a_run_inside_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream collected while a record is being made, from any thread: no deadlock, and both are recorded."""
+    """A stream collected while a record is being made, from any thread: no deadlock, and both are recorded [30]."""
     record = pltrack._runtime.Runtime.record
 
     def collecting(self: Any, *args: Any) -> None:
@@ -283,7 +283,7 @@ async def test_events_that_do_not_fit_together() -> None:
 
 
 async def test_nothing_grows_with_calls_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that start and never end are bounded, and recorded when they are given up."""
+    """Runs that start and never end are bounded, and recorded when they are given up [34]."""
     monkeypatch.setattr(_handler, "_LIVE_MOST", 100)
     handler = PromptLayerCallbackHandler()
     before = pltrack.status().recorded

@@ -126,6 +126,25 @@ def test_a_stream_that_breaks_off(promptlayer: FakePromptLayer, openai: FakeOpen
     assert body["error_message"]
 
 
+@pytest.mark.parametrize("way", ["stream", "v3", "invoke"])
+def test_a_stream_that_ends_too_early(promptlayer: FakePromptLayer, openai: FakeOpenAI, way: str) -> None:
+    """One that ends in the middle without an error or a finish reason is a warning with what had arrived [33]."""
+    for model in ("short", "gpt-4o-mini"):
+        with pltrack.pl_session(model):
+            if way == "stream":
+                list(chat(openai, model).stream("hi"))
+            elif way == "v3":
+                list(chat(openai, model).stream_events("hi", version="v3"))
+            else:
+                chat(openai, model, streaming=True).invoke("hi")
+    pltrack.flush(5)
+    short, whole = (each.body for each in in_call_order(promptlayer))
+    assert (short["status"], short["error_type"]) == ("WARNING", "PROVIDER_PARTIAL_RESPONSE")
+    assert "finish reason" in short["error_message"]
+    assert texts(short["output"]) == ["Hello "]
+    assert (whole["status"], texts(whole["output"])) == ("SUCCESS", ["Hello there"])
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_tools(promptlayer: FakePromptLayer, openai: FakeOpenAI, streamed: bool) -> None:
     """The tools offered, the tool call and the tool's result are all logged."""

@@ -283,7 +283,7 @@ async def drained(stream: Any) -> list[Any]:
 @pytest.mark.parametrize("way", sorted(set(SYNC) - {"parallel"}))
 @pytest.mark.parametrize("handlers", [False, True])
 def test_each_call_is_one_request(way: str, handlers: bool) -> None:
-    """Plain, or with a nested session and two explicit handlers: the same number of requests and records. [55]"""
+    """Plain, or with a nested session and two explicit handlers: the same number of requests and records [3, 55]."""
     call, expected = SYNC[way]
     before = pltrack.status().recorded
     with pl_session() as session:

@@ -28,7 +28,7 @@ def journal(tmp_path: Path) -> Path:
     ["", "sys.exit(3)", "raise RuntimeError('boom')"],
 )
 def test_a_program_that_ends_delivers_first(promptlayer: FakePromptLayer, journal: Path, ending: str) -> None:
-    """At a normal exit, sys.exit or an unhandled error what was recorded is delivered within exit_timeout."""
+    """At a normal exit, sys.exit or an unhandled error what was recorded is delivered within exit_timeout [44]."""
     code = {"sys.exit(3)": 3, "raise RuntimeError('boom')": 1}.get(ending, 0)
     own_id = run(CALL + ending, environment(journal, promptlayer), code).strip()
     assert promptlayer.by_pltrack_id(own_id)
@@ -105,7 +105,7 @@ def test_a_run_id_that_another_process_gave_too(promptlayer: FakePromptLayer, jo
 
 
 def test_a_forked_child_delivers_its_own(promptlayer: FakePromptLayer, journal: Path) -> None:
-    """After a fork parent and child each deliver their own calls, none twice."""
+    """After a fork parent and child each deliver their own calls, none twice [43]."""
     out = run(
         CALL
         + """
@@ -127,7 +127,7 @@ assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_pending_calls_in_flight_at_exit_are_recorded(promptlayer: FakePromptLayer, journal: Path) -> None:
-    """A call that still runs in a daemon thread when the program ends is recorded as a warning."""
+    """A call that still runs in a daemon thread when the program ends is recorded as a warning [44]."""
     run(
         """
         started = threading.Event()

@@ -92,7 +92,7 @@ def test_nested_sessions_add_up(promptlayer: FakePromptLayer) -> None:
 
 
 def test_nested_sessions_inside_a_chain_record_once(promptlayer: FakePromptLayer) -> None:
-    """An outer session, an inner one in a chain and two explicit handlers of ours: one record, everyone's tags."""
+    """An outer session, an inner one in a chain and two explicit handlers of ours: one record, everyone's tags [3]."""
     handlers = [pltrack.PromptLayerCallbackHandler(pl_tags=[tag]) for tag in ("h1", "h2")]
 
     def step(text: str) -> str:
@@ -121,7 +121,7 @@ def test_threads_belong_with_attach_or_bind() -> None:
 
 
 async def test_bind_keeps_the_kind_of_a_function() -> None:
-    """Coroutines, generators and async generators run attached, step by step."""
+    """Coroutines, generators and async generators run attached, step by step [51]."""
     import inspect
 
     session = pltrack.pl_session()
@@ -175,7 +175,7 @@ def test_a_block_can_be_left_anywhere() -> None:
 
 
 def test_blocks_left_out_of_order_do_not_bring_a_closed_one_back() -> None:
-    """a enter, b enter, a exit, b exit: afterwards nothing is current."""
+    """a enter, b enter, a exit, b exit: afterwards nothing is current [39]."""
     a, b = pltrack.pl_session("a"), pltrack.pl_session("b")
     a.__enter__()
     b.__enter__()

@@ -54,7 +54,7 @@ async def agenerator(x: int = 1) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("function", [plain, coroutine, generator, agenerator])
 def test_a_decorated_function_looks_as_before(function: Any) -> None:
-    """Signature, kind, name, docstring, module and annotations are those of the function, three times over."""
+    """Signature, kind, name, docstring, module and annotations are those of the function, three times over [51]."""
     decorated = tracked(tracked(tags=["x"])(tracked()(function)))
     for answer in (
         inspect.signature,
@@ -239,7 +239,7 @@ class Derived(Service):
 
 
 async def test_methods_of_every_kind() -> None:
-    """Methods, class and static methods (either order) and properties work from instances and from classes."""
+    """Methods, class and static methods (either order) and properties work from instances and from classes [54]."""
     one = Derived()
     assert one.method("n") == Service.method(one, "n") == "wnfour"
     assert await one.amethod() == await Service.amethod(one) == one.prop == "w"

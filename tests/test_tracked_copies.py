@@ -38,7 +38,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("kind", CALLABLES)
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copy_works_and_is_tracked(kind: str, how: str) -> None:
-    """Every kind of callable survives pickle, copy and deepcopy, and can be pickled again."""
+    """Every kind of callable survives pickle, copy and deepcopy, and can be pickled again [52]."""
     made, expected = CALLABLES[kind]
     duplicate = COPIES[how](made())
     assert duplicate(5) == expected
@@ -87,7 +87,7 @@ def test_local_functions_cannot_be_pickled_as_without_us() -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_process_pools_take_decorated_functions(method: str) -> None:
-    """Functions, methods and callable objects run in the processes of a pool."""
+    """Functions, methods and callable objects run in the processes of a pool [52]."""
     context: Any = multiprocessing.get_context(method)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         assert list(pool.map(pickled.doubled, [1, 2])) == [2, 4]

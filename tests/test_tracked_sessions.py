@@ -146,7 +146,7 @@ def test_arguments_are_checked_when_a_function_is_decorated() -> None:
 
 
 async def test_a_returned_stream_belongs_to_the_session_until_it_ends() -> None:
-    """A LangChain stream that a function returns is gathered where it is read; on_end comes after it."""
+    """A LangChain stream that a function returns is gathered where it is read; on_end comes after it [26]."""
 
     @following
     def ask() -> Any:
@@ -173,7 +173,7 @@ async def test_a_returned_stream_belongs_to_the_session_until_it_ends() -> None:
 
 
 def test_a_session_opened_in_a_generator_stays_inside_it() -> None:
-    """Between its steps the reader's calls are the reader's; at the next step the inner session is current again."""
+    """Between its steps the reader's calls are the reader's; at the next step the inner one is current again [38]."""
 
     @following
     def steps() -> Iterator[Any]:

@@ -183,7 +183,7 @@ def test_an_error_of_a_generator_leaves_no_cycle() -> None:
 
 
 async def test_asend_and_athrow_reach_an_async_generator() -> None:
-    """asend and athrow arrive at the yield; contextvars pass both ways; the end ends the session."""
+    """asend and athrow arrive at the yield; contextvars pass both ways; the end ends the session [53]."""
     error = KeyError("thrown")
     heard: list[Any] = []
 
@@ -256,7 +256,7 @@ async def test_an_async_generator_fails_and_closes_as_without_us() -> None:
 
 @pytest.mark.parametrize("how", ["dropped", "still held"])
 def test_an_async_generator_left_open_is_closed_by_its_loop(how: str) -> None:
-    """Given up half-way, its awaiting `finally` runs as without us, and the loop has nothing to complain of."""
+    """Given up half-way, its awaiting `finally` runs as without us, and the loop has nothing to complain of [53]."""
 
     async def counts(heard: list[str]) -> AsyncIterator[int]:
         try:

@@ -57,8 +57,15 @@ def fault(error: BaseException) -> Fault:
     return "ERROR", _error_type(error, message) or "UNKNOWN_ERROR", message
 
 
-def finish_fault(finish_reason: Json) -> Fault | None:
-    """Return what to say about an answer that is not whole, None where the reason is an ordinary one."""
+def finish_fault(finish_reason: Json, *, expected: bool = False) -> Fault | None:
+    """Return what to say about an answer that is not whole, None where the reason is an ordinary one.
+
+    Args:
+        finish_reason: as the provider told it; None where it told none.
+        expected: whether an answer that is whole tells one.
+    """
+    if finish_reason is None and expected:
+        return "WARNING", "PROVIDER_PARTIAL_RESPONSE", "the stream ended without a finish reason: it may have been cut"
     if not isinstance(finish_reason, str) or not _PARTIAL.search(finish_reason):
         return None
     return "WARNING", "PROVIDER_PARTIAL_RESPONSE", clean(f"finish_reason: {finish_reason}")[:_LONGEST]

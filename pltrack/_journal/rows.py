@@ -159,6 +159,7 @@ class Encoder:
         result = call.result
         used = None if result is None or result.cache_hit else result.usage
         options, tools, choice = parameters.parameters(asked.given, asked.about, asked.provider)
+        interface = _api_type(call, asked)
         body: dict[str, Any] = {
             "tags": _tags(call),  # the first: see `_tags_of`
             "provider": asked.provider,
@@ -172,8 +173,8 @@ class Encoder:
             "input_tokens": (used and used.input_tokens) or 0,
             "output_tokens": (used and used.output_tokens) or 0,
             "function_name": call.serialized_name,
-            "api_type": _api_type(call, asked),
-            **_status(call),
+            "api_type": interface,
+            **_status(call, interface),
         }
         if self.send_price and cost is not None:
             body["price"] = cost
@@ -184,15 +185,21 @@ class Encoder:
         return body
 
 
+_TELLS_WHY = "chat-completions"  # the interface whose streams end with a finish reason, unless they were cut
+
+
 def _input(call: Call, tools: Any, choice: Any) -> dict[str, Any]:
     if call.kind == "chat":
         return messages.chat_prompt(call.inputs, tools, choice)
     return messages.completion_prompt([str(text) for text in call.inputs])
 
 
-def _status(call: Call) -> dict[str, Any]:
+def _status(call: Call, interface: str | None) -> dict[str, Any]:
     status, kind, words = call.status, call.error_type, call.error_message
-    cut = faults.finish_fault(call.result.finish_reason) if call.result is not None else None
+    cut = None
+    if call.result is not None:
+        streamed = call.first_token_at is not None
+        cut = faults.finish_fault(call.result.finish_reason, expected=streamed and interface == _TELLS_WHY)
     if status == "SUCCESS" and cut is not None:
         status, kind, words = cut
     if status == "SUCCESS":
