@@ -19,7 +19,7 @@ from ._callbacks import Callbacks, IdCallback
 from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
-from ._status import Status
+from ._status import Health, Status
 from .errors import JournalError, NoKeyError
 
 log = logging.getLogger("pltrack")
@@ -38,7 +38,7 @@ class Runtime:
         self.recorded = 0
         self.lost = 0
         self.internal_errors = 0
-        self.hook_ok: bool | None = None
+        self.health = Health()
         self._said: set[tuple[str, str]] = set()
         self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
         self._callbacks = Callbacks(self.fault)
@@ -89,9 +89,16 @@ class Runtime:
                 self._callbacks.wait_for(call.handle.id, callbacks)
         self.put(call)
 
+    def leave_out(self, our_id: str, callbacks: Sequence[IdCallback]) -> None:
+        """Count a call of a session that is not sampled; who waits for its id gets ours."""
+        self.health.unsampled += 1
+        self.health.decided(our_id, sampled=False)
+        self._callbacks.call(callbacks, our_id)
+
     def fault(self, where: str, error: BaseException) -> None:
         """Count an error of our own, and log it once per cause; the program never sees it."""
         self.internal_errors += 1
+        self.health.heard(where, error)
         if not self._said_once(where, f"{type(error).__name__}: {error}"[:200]):
             log.error("pltrack: an error in %s was caught; the program is not affected", where, exc_info=error)
 
@@ -153,7 +160,7 @@ class Runtime:
         """Look in the journal what became of requests: another process may have delivered them."""
 
         def look() -> None:
-            known = [each for each in self.lane.store().outcomes(ids) if _is_final(each.state)]
+            known = [each for each in self.lane.store().outcomes(ids) if each.state in ("delivered", "failed")]
             self.told([(each.id, each.pl_id, True) for each in known])
             if self.sends and len(known) < len(ids):
                 self.lane.courier().ask(set(ids).difference(each.id for each in known))
@@ -234,13 +241,9 @@ class Runtime:
             forwarded=by_state.get("forwarded", 0),
             delivery=self.settings.delivery,
             in_memory=self.lane.in_memory,
-            hook_ok=self.hook_ok,
+            **self.health.shown(),
             internal_errors=self.internal_errors,
         )
-
-
-def _is_final(state: str) -> bool:
-    return state in ("delivered", "failed")
 
 
 # -- the one runtime of this process --------------------------------------------------------------------------

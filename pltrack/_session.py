@@ -174,6 +174,7 @@ class Session:
             self.sampled = joined.sampled
         else:
             self.sampled = _headers.is_sampled(root, settings.sample_rate)
+        runtime.health.decided(self.id, self.sampled)
 
     def _write(self) -> None:
         if not self._written and self.sampled:
@@ -187,6 +188,8 @@ class Session:
         self._ended = True
         if self._requests:
             _end_session(self)
+        if not (self._requests and _runtime.nearby().health.hook_ok):
+            _blocks.check_hook()
 
     # -- what was gathered --------------------------------------------------------------------------------
 

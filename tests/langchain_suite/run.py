@@ -22,7 +22,10 @@ VERSION = importlib.metadata.version("langchain-core")
 WORK = ROOT / "build" / f"langchain-core-{VERSION}"
 SOURCE = WORK / f"langchain_core-{VERSION}"
 PYTHON = WORK / "venv" / "bin" / "python"
-FOLDERS = ("callbacks", "runnables", "language_models", "tracers", "prompts")
+PARTS = (
+    *("callbacks", "runnables", "language_models", "tracers", "prompts"),
+    *("caches", "output_parsers", "rate_limiters", "test_tools.py", "test_retrievers.py", "test_globals.py"),
+)
 COUNTS_HANDLERS = {"tests/unit_tests/runnables/test_config.py::test_merge_config_callbacks"}
 LIMIT = 900
 Outcomes = dict[str, str]
@@ -69,7 +72,7 @@ def prepare() -> None:
 
 def pip(python: str, *arguments: str) -> None:
     """Run pip and let it speak only of errors."""
-    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [python, "-m", "pip", "-qq", "--disable-pip-version-check", *arguments]
     subprocess.run(command, check=True, timeout=LIMIT, stdin=subprocess.DEVNULL)
 
 
@@ -79,7 +82,7 @@ def outcomes(way: str, tests: list[str]) -> tuple[Outcomes, dict[str, int]]:
     told.unlink(missing_ok=True)
     plugins = ["-p", "told", "-p", "no:pltrack"] if way == "without" else ["-p", "told", "-p", "held"]
     command = [str(PYTHON), "-m", "pytest", "-q", "--no-header", "--tb=short", "--durations=0", "-p", "no:xdist"]
-    command += ["-p", "no:cacheprovider", *plugins, *(tests or [f"tests/unit_tests/{each}" for each in FOLDERS])]
+    command += ["-p", "no:cacheprovider", *plugins, *(tests or [f"tests/unit_tests/{each}" for each in PARTS])]
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PLTRACK", "PROMPTLAYER", "LANG"))}
     env = kept | {"PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0", "TOLD": str(told)}
     started = time.monotonic()

@@ -27,5 +27,9 @@ def pytest_sessionfinish() -> None:
         import pltrack
 
         now = pltrack.status()
-        status = {name: getattr(now, name) for name in ("recorded", "lost", "internal_errors", "warnings") if hasattr(now, name)}
+        status = {
+            name: getattr(now, name)
+            for name in ("recorded", "lost", "internal_errors", "warnings")
+            if hasattr(now, name)
+        }
     Path(os.environ["TOLD"]).write_text(json.dumps({"outcomes": _outcomes, "status": status}))
