@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
@@ -34,12 +35,20 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.fixture
-def no_hook(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LangChain without our entry among its hooks, as if the registry had moved."""
+def hooks() -> Iterator[list[Any]]:
+    """LangChain's own list of hooks, with our entry in it; put back afterwards."""
     with pltrack.pl_session():
         MODEL.invoke("x")
-    others = [each for each in context._configure_hooks if each[0] is not _blocks._current]
-    monkeypatch.setattr(context, "_configure_hooks", others)
+    found: list[Any] = context._configure_hooks
+    before = list(found)
+    yield found
+    found[:] = before  # in place: older versions have it in two modules
+
+
+@pytest.fixture
+def no_hook(hooks: list[Any]) -> None:
+    """LangChain without our entry among its hooks, as if the registry had moved."""
+    hooks[:] = [each for each in hooks if each[0] is not _blocks._current]
 
 
 def of_langchain(said: pytest.LogCaptureFixture) -> list[str]:
@@ -65,10 +74,12 @@ def test_a_hook_that_is_gone_is_said_once(no_hook: None, said: pytest.LogCapture
     )
 
 
-def test_a_hook_that_was_emptied_is_found_by_doctors(no_hook: None, said: pytest.LogCaptureFixture) -> None:
+def test_a_hook_that_was_emptied_is_found_by_doctors(
+    no_hook: None, hooks: list[Any], said: pytest.LogCaptureFixture
+) -> None:
     """Asked for at once, the check answers whatever sessions there were, and sees it when the hook is back."""
     assert _blocks.check_hook(at_once=True) is False
-    context._configure_hooks.append((_blocks._current, True, None, None))
+    hooks.append((_blocks._current, True, None, None))
     assert _blocks.check_hook(at_once=True) is True
     assert pltrack.status().hook_ok is True
     assert len(of_langchain(said)) == 1
@@ -153,15 +164,13 @@ class Listener(BaseCallbackHandler):
         self.heard += 1
 
 
-def test_nobody_else_hears_of_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_else_hears_of_the_check(hooks: list[Any]) -> None:
     """Handlers that come with hooks of others, always on, get no event of a call that the program did not make."""
     from contextvars import ContextVar
 
     listener = Listener()
     always: ContextVar[Any] = ContextVar("always", default=listener)
-    with pltrack.pl_session():
-        MODEL.invoke("x")
-    monkeypatch.setattr(context, "_configure_hooks", [*context._configure_hooks, (always, True, None, None)])
+    hooks.append((always, True, None, None))
     assert _blocks.check_hook(at_once=True) is True
     assert listener.heard == 0
 
