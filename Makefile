@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.dev
 DEMO   := $(VENV)/.demo
 OLDEST := build/oldest
+TESTS  ?= tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-oldest test-langchain test-all lint fix types layers check bench ci clean
@@ -45,8 +46,8 @@ test-slow: $(STAMP) ## Run the slow tests
 
 test-oldest: $(STAMP) ## Run the tests with the oldest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
-	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct -e '.[openai,postgres]' --group dev
-	$(OLDEST)/bin/python -m pytest -m "not slow"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(OLDEST) --resolution lowest-direct -e '.[openai,postgres]' --group dev
+	$(OLDEST)/bin/python -m pytest -m "not slow" $(TESTS)
 
 test-langchain: $(STAMP) ## Run LangChain's own tests without and with a session around each
 	$(BIN)/python tests/langchain_suite/run.py
