@@ -48,8 +48,8 @@ class SessionHandle:
         self._say(Noted.PROMPT, link_payload(name, variables, version, label))
 
     def _say(self, kind: Noted, payload: Mapping[str, Any] | None) -> None:
-        runtime = _runtime.get()
-        if payload is not None and runtime.settings.enabled and not runtime.health.is_left_out(self.id):
+        if payload is not None and _runtime.is_enabled():
+            runtime = _runtime.get()
             runtime.put(Note(kind=kind, payload=payload, session_id=self.id, destination=runtime.fingerprint))
 
 

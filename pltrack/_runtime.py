@@ -91,8 +91,7 @@ class Runtime:
 
     def leave_out(self, our_id: str, callbacks: Sequence[IdCallback]) -> None:
         """Count a call of a session that is not sampled; who waits for its id gets ours."""
-        self.health.unsampled += 1
-        self.health.decided(our_id, sampled=False)
+        self.health.leave_out(our_id)
         self._callbacks.call(callbacks, our_id)
 
     def fault(self, where: str, error: BaseException) -> None:

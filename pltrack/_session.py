@@ -174,7 +174,6 @@ class Session:
             self.sampled = joined.sampled
         else:
             self.sampled = _headers.is_sampled(root, settings.sample_rate)
-        runtime.health.decided(self.id, self.sampled)
 
     def _write(self) -> None:
         if not self._written and self.sampled:

@@ -67,18 +67,16 @@ class Health:
         if where.startswith("Handler.on_") and isinstance(error, _MISFITS):
             self.warn(f"an event has a shape that is not known here: {where[8:]}, {type(error).__name__}")
 
-    def decided(self, own_id: str, sampled: bool) -> None:
-        """Remember a session or call that is not recorded: what is said about it by its id is dropped, too."""
-        if sampled:
-            self._left_out.pop(own_id, None)
-            return
-        self._left_out[own_id] = None
+    def leave_out(self, our_id: str) -> None:
+        """Count a call that is not recorded, and remember it: what is said about it by its id is dropped, too."""
+        self.unsampled += 1
+        self._left_out[our_id] = None
         if len(self._left_out) > _UNSAMPLED_MOST:
             self._left_out.popitem(last=False)
 
-    def is_left_out(self, own_id: str) -> bool:
-        """Tell whether this process has lately left out that session or call."""
-        return own_id in self._left_out
+    def is_left_out(self, our_id: str) -> bool:
+        """Tell whether this process has lately left out that call."""
+        return our_id in self._left_out
 
 
 def _version(package: str) -> str:

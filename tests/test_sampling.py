@@ -154,19 +154,6 @@ def test_what_is_said_of_an_unsampled_call_is_dropped_with_it(promptlayer: FakeP
     assert (status.unsampled, status.recorded, status.pending, status.orphans) == (1, 0, 0, 0)
 
 
-def test_an_id_that_is_sampled_later_is_spoken_about(promptlayer: FakePromptLayer) -> None:
-    """An id that was left out once is not silenced for ever: with another rate it is recorded and scored."""
-    pltrack.configure(sample_rate=0)
-    with pltrack.pl_session(id="mine"):
-        MODEL.invoke("x")
-    pltrack.configure(sample_rate=1)
-    with pltrack.pl_session(id="mine"):
-        MODEL.invoke("x")
-    pltrack.session("mine").score(7)
-    pltrack.flush(5)
-    promptlayer.wait_for(lambda pl: [list(each.scores.values()) for each in pl.requests] == [[7]])
-
-
 def test_who_waits_for_the_id_of_an_unsampled_call_gets_ours(promptlayer: FakePromptLayer) -> None:
     """`pl_id_callback` is called with our id: what it says about it is dropped, and nothing hangs."""
     pltrack.configure(sample_rate=0)
