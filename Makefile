@@ -5,12 +5,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.dev
 DEMO   := $(VENV)/.demo
+OLDEST := build/oldest
+TESTS  ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint fix types layers check bench ci clean
+.PHONY: help setup demo test test-slow test-oldest test-langchain test-all lint fix types layers check bench ci clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with the package and all developer tools
 
@@ -39,8 +41,18 @@ demo: $(DEMO) ## See it work: a tracked app on a fake model, no account, no netw
 test: $(STAMP) ## Run the tests (not the slow ones)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(STAMP) ## Run all tests
-	$(BIN)/python -m pytest
+test-slow: $(STAMP) ## Run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+test-oldest: $(STAMP) ## Run the tests with the oldest versions that pyproject.toml allows
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(OLDEST) --resolution lowest-direct -e '.[openai,postgres]' --group dev
+	$(OLDEST)/bin/python -m pytest -m "not slow" $(TESTS)
+
+test-langchain: $(STAMP) ## Run LangChain's own tests without and with a session around each
+	$(BIN)/python tests/langchain_suite/run.py
+
+test-all: test test-slow test-oldest test-langchain ## Run all of these
 
 lint: $(STAMP) ## Check style
 	$(BIN)/python -m ruff check .

@@ -129,7 +129,7 @@ def _entry_of(session: Any) -> Handler | None:
         return None
     if session._scope is None:
         session._settle_scope()
-    if runtime.hook_ok is None:
+    if runtime.health.hook_ok is None:
         _register_hook(runtime)
     from ._handler import Handler
 
@@ -164,6 +164,16 @@ def leave(blocks: list[Handler | None]) -> None:
     _current.set(_open_from(here))
 
 
+@_runtime.guarded
+def check_hook(*, at_once: bool = False) -> bool | None:
+    """Tell whether LangChain still calls a session's handler; for sessions that gathered nothing, and for doctors."""
+    if not _hook_registered:
+        return None
+    from ._selfcheck import look
+
+    return look(_current, at_once=at_once)
+
+
 def _register_hook(runtime: _runtime.Runtime) -> None:
     global _hook_registered
     if not _hook_registered:
@@ -173,5 +183,5 @@ def _register_hook(runtime: _runtime.Runtime) -> None:
         # Two threads at once may both register it, which does no harm.
         register_configure_hook(_current, inheritable=True)
         _hook_registered = True
-    runtime.hook_ok = True
+    runtime.health.hook_ok = True
     runtime.lane.writer.warm()

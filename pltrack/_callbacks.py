@@ -56,6 +56,8 @@ class Callbacks:
 
     def call(self, callbacks: Sequence[IdCallback], value: int | str) -> None:
         """Call back soon, on the thread for it."""
+        if not callbacks:
+            return
         jobs = self._jobs()
         for callback in callbacks:
             jobs.put(lambda callback=callback: callback.run(value))  # type: ignore[misc]

@@ -269,6 +269,7 @@ def _finish(live: Run) -> None:
         _runtime.get().record(call, live.callbacks)
     else:
         live.handle.slim()
+        _runtime.get().leave_out(live.handle.id, live.callbacks)
 
 
 def close_unfinished(lives: Iterable[Run], why: str) -> None:
@@ -381,3 +382,4 @@ def _forget() -> None:
 
 _runtime.after_fork.append(_forget)
 _runtime.before_close.append(close_all)
+messages.on_unknown.append(lambda what: _runtime.nearby().health.warn(what))

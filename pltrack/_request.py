@@ -250,10 +250,10 @@ def request(id: str | int) -> Request:
         return _ByPromptLayerId(_positive(int(id)))
     runtime = _runtime.get()
     known = runtime.known_handle(id)
-    handle = known if isinstance(known, Request) else Request(id)
+    handle = known if isinstance(known, Request) else Request(id, dropped=runtime.health.is_left_out(id))
     if handle is not known:
         runtime.watch(id, handle)
-    if runtime.settings.enabled and not (handle.settled or handle.outcome):
+    if runtime.settings.enabled and not (handle.settled or handle.outcome or handle.dropped):
         runtime.refresh([id])
     return handle
 

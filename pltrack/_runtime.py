@@ -21,7 +21,7 @@ from ._callbacks import Callbacks, IdCallback
 from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
-from ._status import Status
+from ._status import Health, Status
 from .errors import JournalError, NoKeyError
 
 log = logging.getLogger("pltrack")
@@ -39,7 +39,7 @@ class Runtime:
         self.owner = process_token()
         self.destinations: dict[str, Destination] = {}
         self.recorded = self.lost = self.internal_errors = 0
-        self.hook_ok: bool | None = None
+        self.health = Health()
         self._said: set[tuple[str, str]] = set()
         self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
         self._callbacks = Callbacks(self.fault)
@@ -101,9 +101,15 @@ class Runtime:
                 self._callbacks.wait_for(call.handle.id, callbacks)
         self.put(call)
 
+    def leave_out(self, our_id: str, callbacks: Sequence[IdCallback]) -> None:
+        """Count a call of a session that is not sampled; who waits for its id gets ours."""
+        self.health.leave_out(our_id)
+        self._callbacks.call(callbacks, our_id)
+
     def fault(self, where: str, error: BaseException) -> None:
         """Count an error of our own, and log it once per cause; the program never sees it."""
         self.internal_errors += 1
+        self.health.heard(where, error)
         if not self._said_once(where, f"{type(error).__name__}: {error}"[:200]):
             log.error("pltrack: an error in %s was caught; the program is not affected", where, exc_info=error)
 
@@ -246,7 +252,7 @@ class Runtime:
             forwarded=by_state.get("forwarded", 0),
             delivery=self.settings.delivery,
             in_memory=self.lane.in_memory,
-            hook_ok=self.hook_ok,
+            **self.health.shown(),
             internal_errors=self.internal_errors,
         )
 

@@ -187,6 +187,8 @@ class Session:
         self._ended = True
         if self._requests:
             _end_session(self)
+        if not (self._requests and _runtime.nearby().health.hook_ok):
+            _blocks.check_hook()
 
     # -- what was gathered --------------------------------------------------------------------------------
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import logging
+from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
+
+log = logging.getLogger("pltrack")
+
+_WARNINGS_MOST = 20
+_UNSAMPLED_MOST = 10_000
+_PACKAGES = ("langchain-core", "pltrack")
+_MISFITS = (TypeError, AttributeError, LookupError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,5 +36,51 @@ class Status:
     forwarded: int  # handed over to the hub; what became of them is counted there
     delivery: str
     in_memory: bool
-    hook_ok: bool | None
+    hook_ok: bool | None  # whether LangChain still calls us; None before the first session
+    warnings: tuple[str, ...]  # what of LangChain we did not understand
+    unsampled: int  # calls of sessions that were not sampled: recorded nowhere
     internal_errors: int
+
+
+class Health:
+    """What a process has noticed of LangChain and of sampling."""
+
+    def __init__(self) -> None:
+        self.hook_ok: bool | None = None
+        self.unsampled = 0
+        self.looked_at = 0.0
+        self._warnings: dict[str, None] = {}
+        self._left_out: OrderedDict[str, None] = OrderedDict()
+
+    def shown(self) -> dict[str, Any]:
+        """Return its part of the status."""
+        return {"hook_ok": self.hook_ok, "warnings": tuple(self._warnings), "unsampled": self.unsampled}
+
+    def warn(self, words: str) -> None:
+        """Say once, with the versions, that LangChain does something that we do not know."""
+        if words not in self._warnings and len(self._warnings) < _WARNINGS_MOST:
+            self._warnings[words] = None
+            log.warning("pltrack: %s (langchain-core %s, pltrack %s)", words, *map(_version, _PACKAGES))
+
+    def heard(self, where: str, error: BaseException) -> None:
+        """Take an error of our own: one in an event's handler means that the event was of another shape."""
+        if where.startswith("Handler.on_") and isinstance(error, _MISFITS):
+            self.warn(f"an event has a shape that is not known here: {where[8:]}, {type(error).__name__}")
+
+    def leave_out(self, our_id: str) -> None:
+        """Count a call that is not recorded, and remember it: what is said about it by its id is dropped, too."""
+        self.unsampled += 1
+        self._left_out[our_id] = None
+        if len(self._left_out) > _UNSAMPLED_MOST:
+            self._left_out.popitem(last=False)
+
+    def is_left_out(self, our_id: str) -> bool:
+        """Tell whether this process has lately left out that call."""
+        return our_id in self._left_out
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "?"

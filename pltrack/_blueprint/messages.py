@@ -33,6 +33,13 @@ _ROLES = {
     "system": "system",
     "developer": "developer",
 }
+on_unknown: list[Callable[[str], None]] = []  # who is told of shapes that are not known here
+
+
+def unknown(what: str) -> None:
+    """Tell of a shape that is not known here: what is recorded is less than what there was."""
+    for tell in on_unknown:
+        tell(what)
 
 
 def snap(message: object) -> Snapshot:
@@ -103,6 +110,8 @@ def _odd(value: object) -> Snapshot:
     content = peek(value, "content") if not isinstance(value, str | dict | list | tuple) else None
     if isinstance(content, str | list) and content:
         return (text(peek(value, "type")), plain(content), None, None)
+    if not isinstance(value, str):
+        unknown(f"a message of class {type(value).__name__} has no content that can be found")
     return ("human", text(value), None, None)
 
 

@@ -12,7 +12,7 @@ from .._plain import attempt, clean, dumps, peek, text
 from .blocks import said
 from .faults import finish_fault
 from .media import Block
-from .messages import Snapshot, message, snap
+from .messages import Snapshot, message, snap, unknown
 from .usage import Usage, find_usage
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ def output(result: Result | None, kind: Literal["chat", "llm"]) -> Block:
 
 def _result(response: object, run_id: UUID | str | None, batch_size: int) -> Result:
     generations = peek(response, "generations")
+    if not isinstance(generations, list | tuple):
+        unknown(f"a result of class {type(response).__name__} has no generations")
     first = generations[0] if isinstance(generations, list | tuple) and generations else ()
     candidates = list(first) if isinstance(first, list | tuple) else [first]
     messages = [peek(one, "message") for one in candidates]

@@ -75,6 +75,7 @@ def state(status: Status) -> RenderableType:
         "orphans": status.orphans,
         "delivery": status.delivery + ("" if status.enabled else " (pltrack is disabled)"),
         "paused": status.paused_reason,
+        "LangChain": "; ".join(status.warnings) or None,
         "last error": status.last_error,
     }
     return _facts({name: value for name, value in facts.items() if value is not None})
