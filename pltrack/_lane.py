@@ -156,17 +156,18 @@ class Lane:
         """Wait at most `timeout` seconds for what this process has put here until now."""
         deadline = time.monotonic() + timeout
         store, owner = self.store(), self._host.owner
-        since = store.settled_up_to(owner)
-        before = store.progress(owner, store.marks(), since)
+        since = store.marks()
+        before = store.progress(owner, since, since)
         if not self._is_written(timeout):
             return FlushResult(0, len(self.writer), 0)
         marks = store.marks()
         if self._host.sends:
             self.await_delivery(deadline)
         after = store.progress(owner, marks, since)
-        gained = {state: after.get(state, 0) - before.get(state, 0) for state in ("delivered", "failed")}
+        failed = after.get("failed", 0) - before.get("failed", 0)
         pending = sum(after.get(state, 0) for state in ("pending", "sending", "waiting"))
-        return FlushResult(gained["delivered"], pending, gained["failed"])
+        delivered = sum(before.values()) + after["written"] - pending - after.get("failed", 0)
+        return FlushResult(max(delivered, 0), pending, max(failed, 0))
 
     def _is_written(self, timeout: float) -> bool:
         reached = threading.Event()
@@ -178,7 +179,8 @@ class Lane:
         """Send this process's rows now and wait until they are settled, cannot go, or time is up."""
         store, courier = self.store(), self.courier()
         marks = store.marks()
-        store.hurry(owner=self._host.owner)
+        for each in courier.lines:
+            store.hurry(owner=self._host.owner, destination=each)
         answered, pause = threading.Event(), threading.Event()
         courier.start()
         with self._host.listening(answered.set):

@@ -206,24 +206,21 @@ class Runtime:
         """Return how it stands."""
         courier = self.lane.running_courier
         lines = list(courier.lines.values()) if courier is not None else []
-        totals: Mapping[str, Any] = {"requests": {}, "notes": {}, "oldest": None, "orphans": 0, "keyless": 0}
+        totals = None
         if self.lane.in_use or self.lane.path.exists():
             with suppress(JournalError):
                 totals = self.lane.store().totals()
-        by_state: dict[str, int] = {}
-        for table in ("requests", "notes"):
-            for state, count in totals[table].items():
-                by_state[state] = by_state.get(state, 0) + count
+        by_state = {} if totals is None else totals.states
         return Status(
             enabled=self.settings.enabled,
             recorded=self.recorded,
             delivered=by_state.get("delivered", 0),
             pending=sum(by_state.get(s, 0) for s in ("pending", "sending", "waiting")) + len(self.lane.writer),
             failed=by_state.get("failed", 0),
-            lost=self.lost,
-            orphans=totals["orphans"],
-            without_key=totals["keyless"],
-            oldest_pending_seconds=totals["oldest"],
+            lost=self.lost + (0 if totals is None else totals.lost),
+            orphans=0 if totals is None else totals.orphans,
+            without_key=0 if totals is None else totals.keyless,
+            oldest_pending_seconds=None if totals is None else totals.oldest,
             paused_reason=next((line.paused for line in lines if line.paused), None),
             last_error=next((line.last_error for line in lines if line.last_error), None),
             journal=str(self.lane.path),

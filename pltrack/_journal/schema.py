@@ -33,7 +33,7 @@ sessions = Table(
     Column("tags", String, nullable=False, default="[]"),
     Column("metadata", String, nullable=False, default="{}"),
     Column("app", String, nullable=False, default=""),
-    Column("started_at", Float, nullable=False),
+    Column("started_at", Float, nullable=False, index=True),
 )
 
 requests = Table(
@@ -69,6 +69,7 @@ requests = Table(
     Column("cost", Float),
     Column("cache_hit", Integer, nullable=False, default=0),
     Column("local_link", String),  # a link to a version that only this journal's registry has, as JSON
+    Column("content", Integer, nullable=False, server_default=text("1")),  # 0: its body is gone
     sqlite_autoincrement=True,
 )
 # Apart from the request: claiming and marking would otherwise write a page of the file for each row, and so content
@@ -79,8 +80,18 @@ bodies = Table(
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("payload", LargeBinary, nullable=False),  # the body of /log-request as JSON
 )
-Index("requests_due", requests.c.due_at, sqlite_where=text("state = 'pending'"))
+# By destination first: what waits for another one, or for none, may be a million rows.
+Index("requests_due", requests.c.destination, requests.c.due_at, sqlite_where=text("state = 'pending'"))
 Index("requests_leased", requests.c.lease_until, sqlite_where=text("state = 'sending'"))
+Index(
+    "requests_unsettled",
+    *(requests.c[name] for name in ("owner", "destination", "state", "due_at")),
+    sqlite_where=text("state <> 'delivered'"),
+)
+Index("requests_open", requests.c.ended_at, sqlite_where=text("state = 'pending' or state = 'sending'"))
+# Alone in its index, so that the queries need not say "or".
+Index("requests_settled", requests.c.content, requests.c.ended_at, sqlite_where=text("state = 'delivered'"))
+Index("requests_failed", requests.c.content, requests.c.ended_at, sqlite_where=text("state = 'failed'"))
 
 notes = Table(
     "notes",
@@ -98,12 +109,21 @@ notes = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("reason", String),
     Column("created_at", Float, nullable=False),
+    Column("content", Integer, nullable=False, server_default=text("0")),  # 1: `payload` holds a prompt's variables
     sqlite_autoincrement=True,
 )
-Index("notes_due", notes.c.due_at, sqlite_where=text("state = 'pending'"))
+Index("notes_due", notes.c.destination, notes.c.due_at, sqlite_where=text("state = 'pending'"))
+Index("notes_in_order", notes.c.destination, notes.c.seq, sqlite_where=text("state = 'pending'"))
 Index("notes_leased", notes.c.lease_until, sqlite_where=text("state = 'sending'"))
 Index("notes_waiting", notes.c.created_at, sqlite_where=text("state = 'waiting'"))
-Index("notes_target", notes.c.pl_id, notes.c.seq, sqlite_where=text("state in ('pending', 'sending')"))
+Index("notes_target", notes.c.pl_id, notes.c.seq, sqlite_where=text("state = 'pending' or state = 'sending'"))
+Index(
+    "notes_unsettled",
+    *(notes.c[name] for name in ("owner", "destination", "state", "due_at")),
+    sqlite_where=text("state <> 'delivered'"),
+)
+Index("notes_settled", notes.c.content, notes.c.created_at, sqlite_where=text("state = 'delivered'"))
+Index("notes_failed", notes.c.created_at, sqlite_where=text("state = 'failed'"))
 
 prompts = Table(
     "prompts",

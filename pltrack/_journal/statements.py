@@ -16,6 +16,7 @@ from .schema import bodies, notes, requests
 PENDING: ColumnElement[str] = literal_column("'pending'")
 SENDING: ColumnElement[str] = literal_column("'sending'")
 WAITING: ColumnElement[str] = literal_column("'waiting'")
+DELIVERED_STATE: ColumnElement[str] = literal_column("'delivered'")
 LEASE = 60.0
 BORROW_AFTER = 5.0  # seconds past due after which any process may deliver another one's row
 ORPHAN_AFTER = 24 * 3600.0
@@ -36,7 +37,8 @@ def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any)
         select(table.c.seq)
         .where(
             table.c.state == PENDING,
-            table.c.due_at <= NOW,
+            # + 0 where the order is not the one they are due in: or SQLite sorts all that are
+            (table.c.due_at if order is table.c.due_at else table.c.due_at + 0) <= NOW,
             table.c.destination.in_(bindparam("destinations", expanding=True)),
             or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - bindparam("patience")),
             *extra,
@@ -129,13 +131,24 @@ INSERT_NOTE = insert(notes).values(
     created_at=bindparam("created_at"),
 )
 
+# One look into an index each: a million rows may be pending.
 NEXT_DUE = [
-    select(
-        func.min(case((table.c.owner == bindparam("me"), table.c.due_at), else_=table.c.due_at + bindparam("patience")))
-        - NOW
-    ).where(table.c.state == PENDING, table.c.destination.in_(bindparam("destinations", expanding=True)))
+    select(func.min(table.c.due_at) - NOW).where(
+        table.c.state == PENDING, table.c.destination == bindparam("destination"), *mine
+    )
     for table in (requests, notes)
+    for mine in ((), (table.c.owner == bindparam("me"), table.c.state != DELIVERED_STATE))
 ]
+
+
+def _unsettled_of(table: Any, newest: str) -> tuple[ColumnElement[bool], ...]:
+    # + 0: or SQLite walks the whole table by its key instead of the few rows in the partial index
+    return (
+        table.c.owner == bindparam("me"),
+        table.c.state != DELIVERED_STATE,
+        table.c.seq + 0 <= bindparam(newest),
+    )
+
 
 UNSETTLED = select(
     or_(
@@ -143,9 +156,7 @@ UNSETTLED = select(
             select(table.c.seq)
             .where(
                 table.c.state == state,
-                table.c.owner == bindparam("me"),
-                # + 0: or SQLite walks the whole table by its key instead of the few rows in the partial index
-                table.c.seq + 0 <= bindparam(newest),
+                *_unsettled_of(table, newest),
                 table.c.destination.in_(bindparam("destinations", expanding=True)),
             )
             .exists()
@@ -154,14 +165,18 @@ UNSETTLED = select(
         )
     )
 )
-
-# One for each state: only so are the partial indexes used.
-OLDEST_UNSETTLED = [
-    [
-        select(func.min(table.c.seq + 0)).where(table.c.state == state, table.c.owner == bindparam("me"))
-        for state in states
-    ]
-    for table, states in ((requests, (PENDING, SENDING)), (notes, (PENDING, SENDING, WAITING)))
+PROGRESS = [
+    # By destination, too: the order of the index, so that nothing is sorted.
+    select(table.c.state, func.count())
+    .where(*_unsettled_of(table, "newest"))
+    .group_by(table.c.destination, table.c.state)
+    for table in (requests, notes)
+]
+WRITTEN = [
+    select(func.count()).where(
+        table.c.owner == bindparam("me"), table.c.seq > bindparam("oldest"), table.c.seq <= bindparam("newest")
+    )
+    for table in (requests, notes)
 ]
 
 _by_seq = requests.c.seq == bindparam("a_seq")

@@ -25,6 +25,7 @@ from sqlalchemy.pool import StaticPool
 
 from .._records import new_id
 from ..errors import JournalError
+from . import counting
 from . import statements as sql
 from .reading import Reader, translated, words
 from .schema import VERSION, bodies, meta, notes, requests, sessions, tables
@@ -120,6 +121,7 @@ class Store(Reader):
         """Put a group of records on disk in one commit; return the new ids of those whose id was taken."""
         renamed: dict[str, str] = {}
         with self._writing() as db:
+            since = counting.marks(db)
             if session_rows:
                 db.execute(insert(sessions).on_conflict_do_nothing(), list(session_rows))
             if request_rows:
@@ -128,6 +130,7 @@ class Store(Reader):
                 self._insert_notes(db, note_rows)
             if ended_roots:
                 db.execute(sql.HURRY_ROOTS, [{"a_root": root} for root in ended_roots])
+            counting.inserted(db, since)
         return renamed
 
     def _insert_notes(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -241,7 +244,7 @@ class Store(Reader):
         """Free rows whose lease has ended, and give up notes that nobody's request came for; return how many."""
         with self._writing() as db:
             freed = sum(db.execute(statement).rowcount for statement in sql.EXPIRE)
-            return freed + db.execute(sql.GIVE_UP_ORPHANS).rowcount
+            return freed + (db.execute(sql.GIVE_UP_ORPHANS).rowcount if counting.any_orphans(db) else 0)
 
     def hurry(
         self, *, ids: Sequence[str] | None = None, owner: str | None = None, destination: str | None = None
@@ -285,6 +288,7 @@ class Store(Reader):
 
 def _pragmas(connection: sqlite3.Connection, _: object) -> None:
     for pragma in (
+        "auto_vacuum = incremental",  # before anything else is written; of no effect on a file that exists
         "journal_mode = wal",
         "synchronous = normal",
         f"busy_timeout = {_BUSY_MS}",

@@ -91,17 +91,14 @@ def _ended(runtime: Runtime, store: Store, courier: Courier) -> str:
 
 def _counts(store: Store) -> Counts:
     totals = store.totals()
-    by_state: dict[str, int] = {}
-    for table in ("requests", "notes"):
-        for state, count in totals[table].items():
-            by_state[state] = by_state.get(state, 0) + count
+    by_state = totals.states
     return Counts(
         delivered=by_state.get("delivered", 0),
         refused=by_state.get("failed", 0),
         left=sum(by_state.get(state, 0) for state in ("pending", "sending", "waiting")),
         sending=by_state.get("sending", 0),
-        without_key=totals["keyless"],
-        orphans=totals["orphans"],
+        without_key=totals.keyless,
+        orphans=totals.orphans,
     )
 
 
