@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from . import _loading
+from ._journal.upkeep import Upkeep
 from ._journal.writer import Writer
 from ._records import Barrier, Call
 from ._settings import Destination, Settings, program_name
@@ -77,6 +78,7 @@ class Lane:
         self._encoders: dict[int, tuple[Settings, Encoder]] = {}
         settings = host.settings
         self.in_memory = False
+        self.upkeep = Upkeep(self.store, lambda: host.settings)
         self.writer = Writer(self, self.store, self._encoder, settings.max_pending)
 
     def store(self) -> Store:
@@ -94,6 +96,7 @@ class Lane:
                         log.error("pltrack: %s; records are kept in memory until this process ends", error)
                         self.in_memory = True
                         self._store = Store.in_memory()
+                    self._store.keeps_content = lambda: self._host.settings.keep_content > 0
         return self._store
 
     def courier(self) -> Courier:
@@ -105,7 +108,7 @@ class Lane:
             with self._lock:
                 if self._courier is None:
                     host = self._host
-                    courier = Courier(self.store, host.owner, host.told, host.look_again, host.settings)
+                    courier = Courier(self.store, host.owner, host.told, self._idle, host.settings)
                     courier.serve(host.destinations.values())
                     self._courier = courier
         return self._courier
@@ -133,6 +136,7 @@ class Lane:
                 linger=settings.linger,
                 redactor=Redactor(settings.redact, lambda error: self._host.fault("redact", error)),
                 send_price=settings.send_price,
+                max_body=settings.max_body,
             )
             known = self._encoders[id(settings)] = (settings, encoder)
         return known[1]
@@ -145,8 +149,13 @@ class Lane:
         """Hear of records that had to be given up."""
         self._host.lost_some(count, error)
 
+    def _idle(self) -> None:
+        self._host.look_again()
+        self.upkeep.look()
+
     def written(self, urgent: bool) -> None:
         """Hear that a group is on disk: the courier may look."""
+        self.upkeep.look()
         if self._host.sends:
             courier = self.courier()
             courier.start()
@@ -205,6 +214,7 @@ class Lane:
             if hurry:
                 self.await_delivery(deadline)
             self._courier.close(max(deadline - time.monotonic(), 0.3))
+        self.upkeep.close(1.0)
         if self._store is not None:
             self._store.close()
 

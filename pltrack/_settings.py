@@ -54,6 +54,11 @@ class Settings:
     http_timeout: float = 10.0
     concurrency: int = 8
     max_pending: int = 100_000
+    max_body: int = 4_194_304
+    keep_content: float = 7.0
+    keep_ids: float = 400.0
+    max_size: int = 1_073_741_824
+    min_free: int = 134_217_728
     secret: str = field(default="", repr=False)
 
     @property
@@ -108,7 +113,15 @@ _NO = {"0", "false", "no", "off"}
 _MOST_PRIVATE: dict[str, Any] = {"capture": "metadata", "redact": True}
 _CHOICES = {"delivery": ("background", "external", "off"), "capture": ("full", "metadata")}
 _FOLDS = ("metadata", "prompt", "score")
-_POSITIVE = {"id_timeout", "exit_timeout", "http_timeout", "linger"}
+_RANGES: dict[str, tuple[float, float]] = {
+    "sample_rate": (0, 1),
+    **dict.fromkeys(("id_timeout", "exit_timeout", "http_timeout", "linger"), (0, 86_400)),  # seconds
+    **dict.fromkeys(("keep_content", "keep_ids"), (0, 36_500)),  # days
+}
+_WHOLE: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("concurrency", "max_pending"), (1, 10_000_000)),
+    **{"max_body": (4_096, 2**50), "max_size": (1_048_576, 2**50), "min_free": (0, 2**50)},  # bytes
+}
 _NAMES = frozenset(each.name for each in fields(Settings))
 _VARIABLES = {name: f"PLTRACK_{name.upper()}" for name in _NAMES} | {
     "api_key": "PROMPTLAYER_API_KEY",
@@ -135,12 +148,10 @@ def _converted(name: str, value: Any) -> Any:  # noqa: C901 -- one line per kind
         return value if callable(value) else _truth(value)
     if name == "journal":
         return Path(os.fspath(value)).expanduser() if value is not None else None
-    if name == "sample_rate":
-        return _number(value, 0, 1)
-    if name in _POSITIVE:
-        return _number(value, 0, 86_400)
-    if name in {"concurrency", "max_pending"}:
-        return int(_number(value, 1, 10_000_000))
+    if name in _RANGES:
+        return _number(value, *_RANGES[name])
+    if name in _WHOLE:
+        return int(_number(value, *_WHOLE[name]))
     if name == "previous_api_keys":
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else tuple(value)
     if name == "fold":

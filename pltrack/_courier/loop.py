@@ -14,11 +14,12 @@ from .. import _loading
 from .._journal.statements import BORROW_AFTER
 from .._journal.store import Claimed, ClaimedNote, Delivered, Store
 from .._settings import Destination, Settings
+from .._shortening import shrunk
 from ..errors import JournalError
 from . import search
 from .answers import Act, Verdict, backoff, judge
 from .api import Api
-from .folding import fold, is_linked, note_call, shrunk, unlinked
+from .folding import fold, is_linked, note_call, unlinked
 from .line import OPEN_AFTER, Line
 
 log = logging.getLogger("pltrack")

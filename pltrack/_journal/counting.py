@@ -59,7 +59,7 @@ def count(db: Connection, kind: str, n: int) -> None:
 
 def marks(db: Connection) -> tuple[int, int]:
     """Return the newest sequence numbers ever given to requests and notes."""
-    found: dict[str, int] = dict(db.exec_driver_sql("select name, seq from sqlite_sequence").tuples().all())
+    found = {name: int(seq) for name, seq in db.exec_driver_sql("select name, seq from sqlite_sequence")}
     return found.get("requests", 0), found.get("notes", 0)
 
 

@@ -15,6 +15,7 @@ from .._blueprint import faults, messages, outputs, parameters, usage
 from .._plain import plain, thaw
 from .._records import Call, Note, Scope, State
 from .._redact import Redactor
+from .._shortening import fitting
 
 # Tags that LangChain makes for itself; they would drown the ones that people set.
 _INNER_TAG = re.compile(r"^(seq:step|map:key|retry:attempt|condition|graph:step|branch)\b")
@@ -46,6 +47,7 @@ class Encoder:
     linger: float
     redactor: Redactor
     send_price: bool = False
+    max_body: int = 4_194_304
 
     def request(self, call: Call) -> dict[str, Any]:
         """Return the row of a call."""
@@ -79,7 +81,7 @@ class Encoder:
             "reasoning_tokens": used and used.reasoning_tokens,
             "cost": cost,
             "cache_hit": int(bool(result and result.cache_hit)),
-            "payload": self.redactor.clean(self._body(call, asked, cost), capture),
+            "payload": self._stored(self._body(call, asked, cost), capture),
             "local_link": _local_link(call),
         }
 
@@ -90,7 +92,7 @@ class Encoder:
             "pl_id": note.pl_id,
             "session_id": note.session_id,
             "kind": note.kind.value,
-            "payload": self.redactor.clean(dict(note.payload), note.capture).decode(),
+            "payload": self._stored(dict(note.payload), note.capture).decode(),
             "owner": self.owner,
             "destination": note.destination,
             "due_at": note.created_at,
@@ -100,7 +102,7 @@ class Encoder:
     def session(self, scope: Scope) -> dict[str, Any]:
         """Return the row of a session."""
         said = orjson.loads(
-            self.redactor.clean(
+            self._stored(
                 {
                     "name": scope.name,
                     "user": scope.user,
@@ -121,6 +123,9 @@ class Encoder:
             "app": self.app,
             "started_at": scope.started_at,
         }
+
+    def _stored(self, body: dict[str, Any], capture: str) -> bytes:
+        return fitting(self.redactor.clean(body, capture), self.max_body)
 
     def _cost(self, call: Call, asked: _Asked) -> float | None:
         result = call.result

@@ -89,7 +89,6 @@ Index(
     sqlite_where=text("state <> 'delivered'"),
 )
 Index("requests_open", requests.c.ended_at, sqlite_where=text("state = 'pending' or state = 'sending'"))
-# Alone in its index, so that the queries need not say "or".
 Index("requests_settled", requests.c.content, requests.c.ended_at, sqlite_where=text("state = 'delivered'"))
 Index("requests_failed", requests.c.content, requests.c.ended_at, sqlite_where=text("state = 'failed'"))
 
@@ -123,7 +122,7 @@ Index(
     sqlite_where=text("state <> 'delivered'"),
 )
 Index("notes_settled", notes.c.content, notes.c.created_at, sqlite_where=text("state = 'delivered'"))
-Index("notes_failed", notes.c.created_at, sqlite_where=text("state = 'failed'"))
+Index("notes_failed", notes.c.content, notes.c.created_at, sqlite_where=text("state = 'failed'"))
 
 prompts = Table(
     "prompts",

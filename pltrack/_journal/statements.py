@@ -129,6 +129,7 @@ INSERT_NOTE = insert(notes).values(
     due_at=bindparam("due_at"),
     attempts=0,
     created_at=bindparam("created_at"),
+    content=case((bindparam("kind") == "prompt", 1), else_=0),
 )
 
 # One look into an index each: a million rows may be pending.

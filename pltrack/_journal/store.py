@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -25,12 +25,13 @@ from sqlalchemy.pool import StaticPool
 
 from .._records import new_id
 from ..errors import JournalError
-from . import counting
+from . import clearing, counting
 from . import statements as sql
 from .reading import Reader, translated, words
 from .schema import VERSION, bodies, meta, notes, requests, sessions, tables
 
 _BUSY_MS = 30_000
+_GONE = "its content is not in the journal any more"
 
 
 class Claimed(NamedTuple):
@@ -68,6 +69,8 @@ class Delivered(NamedTuple):
 
 class Store(Reader):
     """The journal as the writer and the courier use it: one transaction per method."""
+
+    keeps_content: Callable[[], bool] = staticmethod(lambda: True)  # whether what was delivered stays for a while
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -161,6 +164,9 @@ class Store(Reader):
             if not rows:
                 return []
             payloads = dict(db.execute(sql.BODIES, {"seqs": [row.seq for row in rows]}).all())
+            if len(payloads) < len(rows):
+                self._fail(db, [(row.seq, row.id, _GONE) for row in rows if row.seq not in payloads])
+                rows = [row for row in rows if row.seq in payloads]
             waiting: dict[str, list[ClaimedNote]] = {}
             if db.scalar(sql.ANY_WAITING):  # of an index with nearly nothing in it; asking for ids costs more
                 for note in db.execute(sql.NOTES_WAITING, {"ids": [row.id for row in rows]}):
@@ -170,7 +176,7 @@ class Store(Reader):
                 row.seq,
                 row.id,
                 row.destination,
-                payloads.get(row.seq, b"{}"),
+                payloads[row.seq],
                 row.attempts,
                 bool(row.uncertain),
                 tuple(waiting.get(row.id, ())),
@@ -198,6 +204,9 @@ class Store(Reader):
                 db.execute(sql.NOTE_DELIVERED, folded)
             if failed:
                 db.execute(sql.NOTE_FAILED, failed)
+            if not self.keeps_content():
+                clearing.clear(db, [answer.claimed.seq for answer in answers])
+                clearing.clear_notes(db, [each["a_seq"] for each in folded])
             if db.scalar(sql.ANY_WAITING):
                 db.execute(
                     sql.NOTES_READY,
@@ -208,15 +217,22 @@ class Store(Reader):
         """Write down that requests were refused for good; their notes fail with them."""
         if rows:
             with self._writing() as db:
-                db.execute(sql.FAILED, [{"a_seq": row.seq, "why": why} for row, why in rows])
-                db.execute(
-                    sql.NOTES_FAILED_WITH,
-                    [{"a_request": row.id, "why": f"its request was refused: {why}"} for row, why in rows],
-                )
+                self._fail(db, [(row.seq, row.id, why) for row, why in rows])
+
+    def _fail(self, db: Connection, rows: Sequence[tuple[int, str, str]]) -> None:
+        db.execute(sql.FAILED, [{"a_seq": seq, "why": why} for seq, _, why in rows])
+        db.execute(
+            sql.NOTES_FAILED_WITH,
+            [{"a_request": own_id, "why": f"its request was refused: {why}"} for _, own_id, why in rows],
+        )
 
     def notes_delivered(self, seqs: Iterable[int]) -> None:
         """Write down that notes were accepted."""
-        self._each(sql.NOTE_DELIVERED, [{"a_seq": seq} for seq in seqs])
+        accepted = list(seqs)
+        with self._writing() as db:
+            db.execute(sql.NOTE_DELIVERED, [{"a_seq": seq} for seq in accepted])
+            if not self.keeps_content():
+                clearing.clear_notes(db, accepted)
 
     def notes_failed(self, rows: Iterable[tuple[int, str]]) -> None:
         """Write down that notes were refused for good."""
@@ -273,6 +289,18 @@ class Store(Reader):
                     adopted = count
         return adopted
 
+    def checkpoint(self, *, truncate: bool = False) -> bool:
+        """Write what is in the WAL into the file itself; return whether all of it is there, and the WAL empty."""
+        if self.path is None:
+            return True
+        with self._lock, translated(self.path):
+            connection = self._engine.raw_connection()
+            how = "truncate" if truncate else "passive"
+            with closing(connection):
+                driver: Any = connection.driver_connection
+                busy, pages, moved = driver.execute(f"pragma wal_checkpoint({how})").fetchone()
+        return not busy and pages == moved
+
     # -- transactions -------------------------------------------------------------------------------------
 
     def _each(self, statement: Any, rows: list[dict[str, Any]]) -> None:
@@ -294,6 +322,7 @@ def _pragmas(connection: sqlite3.Connection, _: object) -> None:
         f"busy_timeout = {_BUSY_MS}",
         "secure_delete = on",
         "cache_size = -4000",
+        "journal_size_limit = 67108864",  # what the WAL keeps on disk after a burst
     ):
         connection.execute(f"pragma {pragma}")
 
