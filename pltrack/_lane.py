@@ -167,7 +167,7 @@ class Lane:
         store, owner = self.store(), self._host.owner
         since = store.marks()
         before = store.progress(owner, since, since)
-        if not self._is_written(timeout):
+        if not self.is_written(timeout):
             return FlushResult(0, len(self.writer), 0)
         marks = store.marks()
         if self._host.sends:
@@ -178,7 +178,8 @@ class Lane:
         delivered = sum(before.values()) + after["written"] - pending - after.get("failed", 0)
         return FlushResult(max(delivered, 0), pending, max(failed, 0))
 
-    def _is_written(self, timeout: float) -> bool:
+    def is_written(self, timeout: float) -> bool:
+        """Wait until what was put here is on disk; return whether it is."""
         reached = threading.Event()
         self.writer.put(Barrier(reached.set), self._host.settings)
         self.writer.hurry()
@@ -204,7 +205,7 @@ class Lane:
 
     def settle(self, deadline: float) -> None:
         """Write and send what there is time for; more may come afterwards."""
-        if self._is_written(max(deadline - time.monotonic(), 1.0)):
+        if self.is_written(max(deadline - time.monotonic(), 1.0)):
             self.await_delivery(deadline)
 
     def close(self, deadline: float, *, hurry: bool) -> None:

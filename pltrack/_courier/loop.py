@@ -92,6 +92,23 @@ class Courier:
             return "no key"
         return line.paused or (line.last_error if line.open else "")
 
+    def let_go(self, seqs: Iterable[int]) -> int:
+        """Never send these, except what has gone out already; return how many that are."""
+        loop, done = self._loop, threading.Event()
+        unsent: list[int] = []
+
+        def forget() -> None:
+            unsent.extend(seq for seq in seqs if not self._held.get(("r", seq), True))
+            for seq in unsent:
+                self._held.pop(("r", seq))
+            done.set()
+
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            if loop is not None:
+                loop.call_soon_threadsafe(forget)
+                done.wait(1.0)
+        return len(unsent)
+
     def close(self, timeout: float) -> bool:
         """Stop sending and end the thread; return whether it ended in time."""
         self._closing = True
@@ -205,6 +222,8 @@ class Courier:
         cuts = 0
         while True:
             async with self._gate:
+                if ("r", row.seq) not in self._held:  # let go of meanwhile
+                    return
                 self._held["r", row.seq] = True
                 answer = await api.post(line.to, "/log-request", body)
             verdict = judge(answer, row.attempts, linked=answer.status == 404 and is_linked(body))

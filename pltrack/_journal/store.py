@@ -289,6 +289,19 @@ class Store(Reader):
                     adopted = count
         return adopted
 
+    def rewrite(self) -> bool:
+        """Write the whole file anew, without any trace of what was deleted; return whether that could be done."""
+        with self._lock, translated(self.path):
+            connection = self._engine.raw_connection()
+            with closing(connection):
+                driver: Any = connection.driver_connection
+                driver.execute("pragma busy_timeout = 1000")
+                try:
+                    driver.execute("vacuum")
+                finally:
+                    driver.execute(f"pragma busy_timeout = {_BUSY_MS}")
+        return True
+
     def checkpoint(self, *, truncate: bool = False) -> bool:
         """Write what is in the WAL into the file itself; return whether all of it is there, and the WAL empty."""
         if self.path is None:
@@ -298,7 +311,11 @@ class Store(Reader):
             how = "truncate" if truncate else "passive"
             with closing(connection):
                 driver: Any = connection.driver_connection
-                busy, pages, moved = driver.execute(f"pragma wal_checkpoint({how})").fetchone()
+                driver.execute("pragma busy_timeout = 1000")
+                try:
+                    busy, pages, moved = driver.execute(f"pragma wal_checkpoint({how})").fetchone()
+                finally:
+                    driver.execute(f"pragma busy_timeout = {_BUSY_MS}")
         return not busy and pages == moved
 
     # -- transactions -------------------------------------------------------------------------------------
