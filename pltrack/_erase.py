@@ -102,13 +102,12 @@ def _wait(wanted: Wanted, deadline: float) -> int:
 
     lane = _runtime.get().lane
     pause = Event()
-    while held := erasing.held(lane.store(), wanted):
-        courier = lane.running_courier
-        given_up = courier.let_go(held) if courier is not None else 0
-        if given_up == len(held):
-            return 0
+    unsent: set[int] = set()
+    while held := set(erasing.held(lane.store(), wanted)) - unsent:
+        if lane.running_courier is not None:
+            unsent.update(lane.running_courier.let_go(held))
         if time.monotonic() >= deadline:
-            return len(held) - given_up
+            return len(held - unsent)
         pause.wait(_LOOK_EVERY)
     return 0
 

@@ -92,8 +92,8 @@ class Courier:
             return "no key"
         return line.paused or (line.last_error if line.open else "")
 
-    def let_go(self, seqs: Iterable[int]) -> int:
-        """Never send these, except what has gone out already; return how many that are."""
+    def let_go(self, seqs: Iterable[int]) -> list[int]:
+        """Never send these, except what has gone out already; return those that will not."""
         loop, done = self._loop, threading.Event()
         unsent: list[int] = []
 
@@ -107,7 +107,7 @@ class Courier:
             if loop is not None:
                 loop.call_soon_threadsafe(forget)
                 done.wait(1.0)
-        return len(unsent)
+        return unsent
 
     def close(self, timeout: float) -> bool:
         """Stop sending and end the thread; return whether it ended in time."""

@@ -189,8 +189,9 @@ def empty_sessions(db: Connection, which: ColumnElement[bool], some: int) -> int
     inner = sessions.alias("inner")
     used = select(requests.c.seq).where(requests.c.session_id == sessions.c.id).exists()
     around = select(inner.c.id).where(inner.c.parent == sessions.c.id).exists()
-    empty = select(sessions.c.id).where(which, not_(used), not_(around)).limit(some)
-    return db.execute(delete(sessions).where(sessions.c.id.in_(empty))).rowcount
+    empty = db.scalars(select(sessions.c.id).where(which, not_(used), not_(around)).limit(some)).all()
+    db.execute(delete(sessions).where(sessions.c.id.in_(empty)))
+    return len(empty)
 
 
 # -- size -----------------------------------------------------------------------------------------------------
