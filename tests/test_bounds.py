@@ -57,6 +57,12 @@ def size(journal: Path) -> int:
     return max(journal.stat().st_size, number(journal, "pragma page_count") * 4096)
 
 
+def stop_delivery() -> None:
+    """Record from now on without delivering."""
+    pltrack.shutdown(10)
+    pltrack.configure(delivery="off")
+
+
 def age(journal: Path, days: float) -> None:
     """Make everything in the journal so many days older, and upkeep due."""
     pltrack.shutdown(10)
@@ -94,11 +100,9 @@ def test_what_memory_has_no_room_for_is_counted_and_said(
     with locked(path):
         for _ in range(50):
             MODEL.invoke("hi", config={"callbacks": [handler]})
-        status = pltrack.status()
-        assert status.pending <= 21
-        assert status.lost >= 29
     assert pltrack.flush(20).pending == 0
     status = pltrack.status()
+    assert 9 <= status.lost <= 30  # the writer had taken up to 20 out of the queue before it was stuck
     assert status.delivered + status.lost == status.recorded == 51
     assert len(promptlayer.requests) == status.delivered
     assert "were lost: the queue to the journal is full" in caplog.text
@@ -173,7 +177,7 @@ def test_delivered_content_goes_after_its_days(promptlayer: FakePromptLayer, jou
     """What was delivered is kept keep_content days; what waits is kept longer, and so is the id."""
     delivered = ask()
     assert pltrack.flush(10).pending == 0
-    pltrack.configure(delivery="off")
+    stop_delivery()
     waiting = ask()
     age(journal, 8)
     pltrack.configure(delivery="off")
@@ -194,7 +198,7 @@ def test_rows_go_after_their_days(promptlayer: FakePromptLayer, journal: Path, w
     assert pltrack.flush(10).pending == 0
     session.score(90)
     assert pltrack.flush(10).pending == 0
-    pltrack.configure(delivery="off")
+    stop_delivery()
     waiting = ask()
     waiting.score(80)
     age(journal, 401)
@@ -220,7 +224,7 @@ def test_a_journal_that_is_too_large_gives_up_delivered_content_first(
         for _ in range(20):
             ask("a" * 20 * KIB)
         assert pltrack.flush(30).pending == 0
-    pltrack.configure(delivery="off")
+    stop_delivery()
     waiting = [ask("b" * 20 * KIB).ids[0] for _ in range(10)]
     pltrack.flush(10)
     wait_until(lambda: size(journal) <= SMALLEST)
@@ -269,7 +273,8 @@ def test_a_full_disk_costs_delivered_content_only(
     """Where less than min_free is left on the file system, delivered content goes; what waits stays."""
     ask()
     assert pltrack.flush(10).pending == 0
-    pltrack.configure(delivery="off", min_free=2**50)
+    stop_delivery()
+    pltrack.configure(min_free=2**50)
     waiting = ask()
     wait_until(lambda: number(journal, "select count(*) from requests where content = 0") == 1)
     assert look(journal, "select id from requests where content = 1") == [(waiting.ids[0],)]

@@ -39,6 +39,7 @@ class Upkeep:
         self._open = store
         self._settings = settings
         self._sweep_at = 0.0
+        self._behind = False
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._asked = threading.Event()
@@ -85,8 +86,11 @@ class Upkeep:
             try:
                 if time.monotonic() >= self._sweep_at or self._is_large():
                     self._run(self._open(), self._settings())
-                    if self._is_large():
-                        self._asked.set()
+                    self._behind = True
+                # The file itself shrinks when the WAL is in it, which needs a moment without readers.
+                self._behind = self._behind and (self._is_large() or not self._open().checkpoint())
+                if self._behind:
+                    self._asked.set()
             except (JournalError, OSError) as error:
                 log.debug("pltrack: %s", error)
             except Exception:
@@ -113,7 +117,6 @@ class Upkeep:
         self._shrink(store, settings)
         with store._writing() as db:
             clearing.hands_over(db, sweeps)
-        store.checkpoint()
 
     def _shrink(self, store: Store, settings: Settings) -> None:
         from . import clearing
