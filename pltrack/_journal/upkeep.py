@@ -23,9 +23,9 @@ log = logging.getLogger("pltrack")
 _LOOK_EVERY = 1.0
 _SWEEP_EVERY = 60.0
 _SAY_AGAIN = 60.0
-_STEP_SECONDS = 0.002  # what one step may take: other writers wait for it
-_STEP_MOST = 500
-_REST = 3  # times as long as a step took
+_STEP_SECONDS = 0.008  # what one step may take: other writers wait for it
+_STEP_LEAST, _STEP_MOST = 8, 500  # rows
+_REST = 2  # times as long as a step took
 _DAY = 86_400.0
 _ROOM = 0.9  # of `max_size`: down to this, so that not every new row removes an old one
 _SPARE = 1_048_576  # bytes: free pages that stay for what comes next
@@ -147,7 +147,7 @@ class Upkeep:
             done += count
             if count < 1:
                 break
-            some = max(1, min(_STEP_MOST, int(some * min(2.0, _STEP_SECONDS / max(took, 1e-6)))))
+            some = max(_STEP_LEAST, min(_STEP_MOST, int(some * min(2.0, _STEP_SECONDS / max(took, 1e-6)))))
             self._closing.wait(took * _REST)
         return done
 
