@@ -68,7 +68,7 @@ def delivered(url: str, hub: str, folder: Path, workers: int, count: int) -> flo
         for n in range(workers)
     ]
     first, started = 0, 0.0
-    while (done := store.totals()["requests"].get("delivered", 0)) < count:
+    while (done := store.totals().requests.get("delivered", 0)) < count:
         if done and not started:
             first, started = done, time.perf_counter()
         time.sleep(0.02)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import prompts, track
     from ._callback import PromptLayerCallbackHandler
+    from ._erase import Erased, erase
     from ._handles import SessionHandle, session
     from ._lane import FlushResult
     from ._request import Request, UsageTotals, request
@@ -47,6 +48,8 @@ _HOME = {
     "request": "_request",
     "FlushResult": "_lane",
     "Status": "_status",
+    "Erased": "_erase",
+    "erase": "_erase",
     "configure": "_runtime",
     "flush": "_runtime",
     "aflush": "_runtime",
@@ -63,6 +66,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Erased",
     "FlushResult",
     "JournalError",
     "NoKeyError",
@@ -79,6 +83,7 @@ __all__ = [
     "aflush",
     "configure",
     "current_session",
+    "erase",
     "flush",
     "pl_session",
     "prompts",

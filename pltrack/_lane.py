@@ -8,12 +8,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from . import _loading
+from ._journal.upkeep import Upkeep
 from ._journal.writer import Writer
 from ._records import Barrier, Call
 from ._settings import Destination, Settings, program_name
@@ -22,6 +23,7 @@ from .errors import JournalError
 if TYPE_CHECKING:
     from ._courier.forward import Forwarder
     from ._courier.loop import Courier
+    from ._journal.counting import Totals
     from ._journal.rows import Encoder
     from ._journal.store import Store
 
@@ -80,6 +82,7 @@ class Lane:
         self._encoders: dict[int, tuple[Settings, Encoder]] = {}
         settings = host.settings
         self.in_memory = False
+        self.upkeep = Upkeep(self.store, lambda: host.settings)
         self.writer = Writer(self, self.store, self._encoder, settings.max_pending)
 
     def store(self) -> Store:
@@ -98,6 +101,7 @@ class Lane:
                         self.in_memory = True
                         self._store = Store.in_memory()
                     self._store.forwards = bool(self._hub)
+                    self._store.keeps_content = lambda: self._host.settings.keep_content > 0
         return self._store
 
     def courier(self) -> Courier | Forwarder:
@@ -112,7 +116,7 @@ class Lane:
             with self._lock:
                 if self._courier is None:
                     host = self._host
-                    made = Kind(self.store, host.owner, host.told, host.look_again, lambda: host.settings)
+                    made = Kind(self.store, host.owner, host.told, self._idle, lambda: host.settings)
                     made.serve(host.destinations.values())
                     self.older = [(store, self._courier_of(store)) for store in _older_stores(self.path)]
                     self._courier = made
@@ -146,6 +150,13 @@ class Lane:
         """Tell whether anything was put here, or looked up."""
         return self.writer.started or self._store is not None
 
+    def totals(self) -> Totals | None:
+        """Return what the journal holds; None where there is none yet, or it cannot be read."""
+        if self.in_use or self.path.exists():
+            with suppress(JournalError):
+                return self.store().totals()
+        return None
+
     def _encoder(self, settings: Settings) -> Encoder:
         known = self._encoders.get(id(settings))
         if known is None or known[0] is not settings:
@@ -160,6 +171,7 @@ class Lane:
                 redactor=Redactor(settings.redact, lambda error: self._host.fault("redact", error)),
                 capture=settings.capture,
                 send_price=settings.send_price,
+                max_body=settings.max_body,
             )
             known = self._encoders[id(settings)] = (settings, encoder)
         return known[1]
@@ -172,8 +184,13 @@ class Lane:
         """Hear of records that had to be given up."""
         self._host.lost_some(count, error)
 
+    def _idle(self) -> None:
+        self._host.look_again()
+        self.upkeep.look()
+
     def written(self, urgent: bool) -> None:
         """Hear that a group is on disk: the courier may look."""
+        self.upkeep.look()
         if self._host.sends:
             courier = self.courier()
             for each in self.couriers:
@@ -184,19 +201,21 @@ class Lane:
         """Wait at most `timeout` seconds for what this process has put here until now."""
         deadline = time.monotonic() + timeout
         store, owner = self.store(), self._host.owner
-        since = store.settled_up_to(owner)
-        before = store.progress(owner, store.marks(), since)
-        if not self._is_written(timeout):
+        since = store.marks()
+        before = store.progress(owner, since, since)
+        if not self.is_written(timeout):
             return FlushResult(0, len(self.writer), 0)
         marks = store.marks()
         if self._host.sends:
             self.await_delivery(deadline)
         after = store.progress(owner, marks, since)
-        gained = {state: after.get(state, 0) - before.get(state, 0) for state in ("delivered", "forwarded", "failed")}
+        failed = after.get("failed", 0) - before.get("failed", 0)
         pending = sum(after.get(state, 0) for state in ("pending", "sending", "waiting"))
-        return FlushResult(gained["delivered"] + gained["forwarded"], pending, gained["failed"])
+        there = sum(before.values()) - before.get("forwarded", 0) + after["written"]
+        return FlushResult(max(there - pending - after.get("failed", 0), 0), pending, max(failed, 0))
 
-    def _is_written(self, timeout: float) -> bool:
+    def is_written(self, timeout: float) -> bool:
+        """Wait until what was put here is on disk; return whether it is."""
         reached = threading.Event()
         self.writer.put(Barrier(reached.set), self._host.settings)
         self.writer.hurry()
@@ -206,7 +225,8 @@ class Lane:
         """Send this process's rows now and wait until they are settled, cannot go, or time is up."""
         store, courier = self.store(), self.courier()
         marks = store.marks()
-        store.hurry(owner=self._host.owner)
+        for each in courier.lines:
+            store.hurry(owner=self._host.owner, destination=each)
         answered, pause = threading.Event(), threading.Event()
         courier.start()
         with self._host.listening(answered.set):
@@ -220,7 +240,7 @@ class Lane:
 
     def settle(self, deadline: float) -> None:
         """Write and send what there is time for; more may come afterwards."""
-        if self._is_written(max(deadline - time.monotonic(), 1.0)):
+        if self.is_written(max(deadline - time.monotonic(), 1.0)):
             self.await_delivery(deadline)
 
     def close(self, deadline: float, *, hurry: bool) -> None:
@@ -233,6 +253,7 @@ class Lane:
                 courier.close(max(deadline - time.monotonic(), 0.3))
             for store, _ in self.older:
                 store.close()
+        self.upkeep.close(1.0)
         if self._store is not None:
             self._store.close()
 

@@ -12,7 +12,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,7 +22,7 @@ from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
 from ._status import Health, Status
-from .errors import JournalError, NoKeyError
+from .errors import NoKeyError
 
 log = logging.getLogger("pltrack")
 P = ParamSpec("P")
@@ -230,21 +230,18 @@ class Runtime:
         """Return how it stands."""
         courier = self.lane.running_courier
         lines = list(courier.lines.values()) if courier is not None else []
-        totals: Mapping[str, Any] = {"requests": {}, "notes": {}, "oldest": None, "orphans": 0, "keyless": 0}
-        if self.lane.in_use or self.lane.path.exists():
-            with suppress(JournalError):
-                totals = self.lane.store().totals()
-        by_state = Counter(totals["requests"]) + Counter(totals["notes"])
+        totals = self.lane.totals()
+        by_state = Counter(totals.states if totals else {})
         return Status(
             enabled=self.settings.enabled,
             recorded=self.recorded,
             delivered=by_state["delivered"],
             pending=sum(by_state[s] for s in ("pending", "sending", "waiting")) + len(self.lane.writer),
             failed=by_state["failed"],
-            lost=self.lost,
-            orphans=totals["orphans"],
-            without_key=totals["keyless"],
-            oldest_pending_seconds=totals["oldest"],
+            lost=self.lost + (totals.lost if totals else 0),
+            orphans=totals.orphans if totals else 0,
+            without_key=totals.keyless if totals else 0,
+            oldest_pending_seconds=totals.oldest if totals else None,
             paused_reason=next((line.paused for line in lines if line.paused), None),
             last_error=next((line.last_error for line in lines if line.last_error), None),
             journal=str(self.lane.file),

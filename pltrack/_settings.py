@@ -79,6 +79,11 @@ class Settings:
     http_timeout: float = 10.0
     concurrency: int = 8
     max_pending: int = 100_000
+    max_body: int = 4_194_304
+    keep_content: float = 7.0
+    keep_ids: float = 400.0
+    max_size: int = 1_073_741_824
+    min_free: int = 134_217_728
     secret: str = field(default="", repr=False)
 
     @property
@@ -145,7 +150,16 @@ _CHOICES = {
 }
 _FOLDS = ("metadata", "prompt", "score")
 _KEY_LEAST = 16
-_POSITIVE = {"id_timeout", "exit_timeout", "linger"}
+_RANGES: dict[str, tuple[float, float]] = {
+    "sample_rate": (0, 1),
+    **dict.fromkeys(("id_timeout", "exit_timeout", "linger"), (0, 86_400)),  # seconds
+    "http_timeout": (0.1, 30),  # an exchange ends before its lease does, or another process would take the row over
+    **dict.fromkeys(("keep_content", "keep_ids"), (0, 36_500)),  # days
+}
+_WHOLE: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("concurrency", "max_pending"), (1, 10_000_000)),
+    **{"max_body": (4_096, 2**50), "max_size": (1_048_576, 2**50), "min_free": (0, 2**50)},  # bytes
+}
 _NAMES = frozenset(each.name for each in fields(Settings))
 _VARIABLES = {name: f"PLTRACK_{name.upper()}" for name in _NAMES} | {
     "api_key": "PROMPTLAYER_API_KEY",
@@ -169,7 +183,7 @@ def _shown(value: object) -> str:
     return repr(value) if isinstance(value, int | float | type(None)) else type(value).__name__
 
 
-def _converted(name: str, value: Any) -> Any:  # noqa: C901, PLR0912 -- one line per kind of setting
+def _converted(name: str, value: Any) -> Any:  # noqa: C901 -- one line per kind of setting
     if name in _CHOICES:
         return _choice(value, _CHOICES[name])
     if name in {"enabled", "require_key", "send_price"}:
@@ -178,14 +192,10 @@ def _converted(name: str, value: Any) -> Any:  # noqa: C901, PLR0912 -- one line
         return value if callable(value) else _truth(value)
     if name == "journal":
         return Path(os.fspath(value)).expanduser() if value is not None else None
-    if name == "sample_rate":
-        return _number(value, 0, 1)
-    if name in _POSITIVE:
-        return _number(value, 0, 86_400)
-    if name == "http_timeout":  # an exchange ends before its lease does, or another process would take the row over
-        return _number(value, 0.1, 30)
-    if name in {"concurrency", "max_pending"}:
-        return int(_number(value, 1, 10_000_000))
+    if name in _RANGES:
+        return _number(value, *_RANGES[name])
+    if name in _WHOLE:
+        return int(_number(value, *_WHOLE[name]))
     if name == "previous_api_keys":
         keys = value.replace(",", " ").split() if isinstance(value, str) else value
         return tuple(key for key in map(checked_key, keys) if key)

@@ -15,8 +15,6 @@ PATHS = {
     Noted.METADATA: "/rest/track-metadata",
     Noted.PROMPT: "/rest/track-prompt",
 }
-_MARK = "… [cut by pltrack: {size} characters]"
-_SHORTEST = 64
 _LINK_FIELDS = ("prompt_name", "prompt_version_number", "prompt_input_variables")
 
 
@@ -65,16 +63,6 @@ def unlinked(body: bytes) -> bytes:
     return orjson.dumps({key: value for key, value in orjson.loads(body).items() if key not in _LINK_FIELDS})
 
 
-def shrunk(body: bytes, times: int) -> bytes | None:
-    """Return `body` with its longest texts cut to a quarter `times` times, None when little is left to cut.
-
-    Always from the whole body: the mark tells the size that a text really had.
-    """
-    whole = orjson.loads(body)
-    limit = max((len(text) for text in _texts(whole)), default=0) // 4**times
-    return None if limit < _SHORTEST else orjson.dumps(_cut(whole, limit))
-
-
 def _metadata(body: dict[str, Any], notes: Sequence[ClaimedNote]) -> list[int]:
     for note in notes:
         body["metadata"] = {**body.get("metadata", {}), **orjson.loads(note.payload)["metadata"]}
@@ -99,21 +87,3 @@ def _score(body: dict[str, Any], notes: Sequence[ClaimedNote]) -> list[int]:
         return []
     body["score"] = score
     return [plain[0].seq]
-
-
-def _texts(value: Any) -> Any:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _texts(each)
-
-
-def _cut(value: Any, limit: int) -> Any:
-    if isinstance(value, str):
-        return value[:limit] + _MARK.format(size=len(value)) if len(value) > limit else value
-    if isinstance(value, list):
-        return [_cut(each, limit) for each in value]
-    if isinstance(value, dict):
-        return {key: _cut(each, limit) for key, each in value.items()}
-    return value

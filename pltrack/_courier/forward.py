@@ -83,6 +83,10 @@ class Forwarder:
         self.start()
         self._woken.set()
 
+    def let_go(self, seqs: Iterable[int]) -> list[int]:
+        """Return those that will not be handed over: none, a batch under way may have arrived."""
+        return []
+
     def waits_for(self, destination: str) -> str:
         """Say why nothing gets to the hub right now; the empty string when it does."""
         return self._line.last_error if self._line.open else ""

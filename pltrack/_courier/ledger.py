@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,9 +59,22 @@ class Ledger:
         for row in rows:
             self._holds[type(row), row.seq] = Hold(row, since, wall)
 
-    def held(self, row: Claimed | ClaimedNote) -> Hold:
-        """Return the hold on a row."""
-        return self._holds[type(row), row.seq]
+    def held(self, row: Claimed | ClaimedNote) -> Hold | None:
+        """Return the hold on a row, None when it was let go of."""
+        return self._holds.get((type(row), row.seq))
+
+    def refused(self, row: Claimed) -> None:
+        """Take note that what was sent has not arrived."""
+        hold = self.held(row)
+        if hold is not None:
+            hold.sent = False
+
+    def let_go(self, seqs: Iterable[int]) -> list[int]:
+        """Forget requests that have not gone out; return which that were."""
+        unsent = [seq for seq in seqs if (hold := self._holds.get((Claimed, seq))) is not None and not hold.sent]
+        for seq in unsent:
+            del self._holds[Claimed, seq]
+        return unsent
 
     def open_of(self, rows: Sequence[Claimed | ClaimedNote]) -> list[Claimed | ClaimedNote]:
         """Return those of `rows` that nothing was noted about."""
@@ -70,11 +83,14 @@ class Ledger:
 
     def give_back(self, row: Claimed | ClaimedNote, wait: float, why: str, *, counts: bool = False) -> None:
         """Let a row go back as it came, or as one that may have arrived if its body has gone out."""
+        hold = self.held(row)
+        if hold is None:
+            return
         if isinstance(row, ClaimedNote):
             self.notes_again.append((row, wait, why))
         else:
-            sent = self.held(row).sent
-            self.again.append(Again(row, wait, row.uncertain or int(sent), why, counts or sent))
+            uncertain = row.uncertain or int(hold.sent)
+            self.again.append(Again(row, wait, uncertain, why, counts or hold.sent))
 
     def give_all_back(self, why: str) -> None:
         """Let go of everything that nothing was noted about."""

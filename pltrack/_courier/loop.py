@@ -15,11 +15,12 @@ from .._journal import orphans
 from .._journal.statements import BORROW_AFTER
 from .._journal.store import Claimed, ClaimedNote, Delivered, Store
 from .._settings import Destination, Settings
+from .._shortening import shrunk
 from ..errors import JournalError
 from . import search
 from .answers import Act, Verdict, backoff, judge
 from .api import Answer, Api
-from .folding import fold, is_linked, link_of, note_call, shrunk, unlinked
+from .folding import fold, is_linked, link_of, note_call, unlinked
 from .ledger import Again, Ledger, Told
 from .line import Line
 
@@ -107,6 +108,21 @@ class Courier:
     def busy(self) -> bool:
         """Tell whether anything is under way."""
         return bool(self._tasks)
+
+    def let_go(self, seqs: Iterable[int]) -> list[int]:
+        """Never send these, except what has gone out already; return those that will not."""
+        loop, done = self._loop, threading.Event()
+        unsent: list[int] = []
+
+        def forget() -> None:
+            unsent.extend(self._ledger.let_go(seqs))
+            done.set()
+
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            if loop is not None:
+                loop.call_soon_threadsafe(forget)
+                done.wait(1.0)
+        return unsent
 
     def close(self, timeout: float) -> bool:
         """Stop sending and end the thread; return whether it ended in time."""
@@ -232,8 +248,9 @@ class Courier:
         """Send when it is its turn; return the answer and when it was begun, None when it must not go now."""
         async with line.gate:
             timeout = self._settings().http_timeout
-            holds = [self._ledger.held(row) for row in rows]
-            if not line.free() or not all(hold.lasts(timeout) for hold in holds):
+            holds = [hold for row in rows if (hold := self._ledger.held(row)) is not None]
+            let_go = len(holds) < len(rows)
+            if let_go or not line.free() or not all(hold.lasts(timeout) for hold in holds):
                 return None
             for hold in holds:
                 hold.sent = path != search.PATH
@@ -271,7 +288,7 @@ class Courier:
                 whole = body = row.payload
             else:
                 break
-            self._ledger.held(row).sent = False  # it was refused: it has not arrived
+            self._ledger.refused(row)
         if verdict.act is Act.DONE and verdict.pl_id is not None:
             carried -= {seq for seq, _ in failed}
             self._arrived(line, Delivered(row, verdict.pl_id, tuple(sorted(carried)), tuple(failed), lost_link))

@@ -15,8 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import _loading
 from .._records import State
 from ..errors import JournalError
+from . import counting
 from . import statements as sql
+from .counting import Totals
 from .schema import bodies, notes, requests, sessions
+
+BUSY_MS = 30_000  # how long SQLite waits for other processes
 
 
 class Outcome(NamedTuple):
@@ -42,9 +46,12 @@ class Reader:
     def next_due(self, destinations: Sequence[str], owner: str, patience: float) -> float | None:
         """Return in how many seconds the next row is due for this courier, None when nothing is pending."""
         with self._reading() as db:
-            asked = {"me": owner, "destinations": list(destinations), "patience": patience}
-            found = [db.scalar(statement, asked) for statement in sql.NEXT_DUE]
-        return min((float(each) for each in found if each is not None), default=None)
+            found = [
+                (db.scalar(statement, {"me": owner, "destination": each}), wait)
+                for each in destinations
+                for statement, wait in zip(sql.NEXT_DUE, (patience, 0.0) * 2, strict=True)
+            ]
+        return min((due + wait for due, wait in found if due is not None), default=None)
 
     def outcomes(self, ids: Sequence[str]) -> list[Outcome]:
         """Return what became of those of our ids that are known here."""
@@ -61,29 +68,19 @@ class Reader:
         with self._reading() as db:
             return tuple(db.scalar(select(func.coalesce(func.max(t.c.seq), 0))) or 0 for t in (requests, notes))  # type: ignore[return-value]
 
-    def progress(self, owner: str, marks: tuple[int, int], since: tuple[int, int] = (0, 0)) -> dict[str, int]:
-        """Count the rows of one process up to `marks` by state."""
-        totals: dict[str, int] = {}
+    def progress(self, owner: str, marks: tuple[int, int], since: tuple[int, int]) -> dict[str, int]:
+        """Count the rows of one process up to `marks` that are not delivered, by state; `written`: all after `since`.
+
+        What is delivered is not counted but follows: that may be a million rows.
+        """
+        totals = {"written": 0}
         with self._reading() as db:
-            for table, newest, oldest in zip((requests, notes), marks, since, strict=True):
-                rows = db.execute(
-                    select(table.c.state, func.count())
-                    .where(table.c.owner == owner, table.c.seq <= newest, table.c.seq > oldest)
-                    .group_by(table.c.state)
-                )
-                for state, count in rows:
+            for index, (newest, oldest) in enumerate(zip(marks, since, strict=True)):
+                asked = {"me": owner, "newest": newest, "oldest": oldest}
+                totals["written"] += db.scalar(sql.WRITTEN[index], asked) or 0
+                for state, count in db.execute(sql.PROGRESS[index], asked):
                     totals[state] = totals.get(state, 0) + count
         return totals
-
-    def settled_up_to(self, owner: str) -> tuple[int, int]:
-        """Return the sequence numbers below which nothing of one process is unsettled."""
-        with self._reading() as db:
-            oldest = [
-                [db.scalar(statement, {"me": owner}) for statement in statements] for statements in sql.OLDEST_UNSETTLED
-            ]
-        return tuple(  # type: ignore[return-value]
-            min((seq for seq in each if seq is not None), default=1) - 1 for each in oldest
-        )
 
     def unsettled(self, owner: str, marks: tuple[int, int], destinations: Sequence[str]) -> bool:
         """Tell whether a courier can still deliver any row of one process up to `marks`."""
@@ -96,31 +93,10 @@ class Reader:
         with self._reading() as db:
             return bool(db.scalar(sql.UNFORWARDED, {"me": owner, "newest": marks[0], "newest_note": marks[1]}))
 
-    def totals(self) -> dict[str, Any]:
+    def totals(self) -> Totals:
         """Return what `status()` shows of the journal as a whole."""
         with self._reading() as db:
-            states: dict[str, dict[str, int]] = {
-                name: {
-                    state: count
-                    for state, count in db.execute(select(table.c.state, func.count()).group_by(table.c.state))
-                }
-                for name, table in (("requests", requests), ("notes", notes))
-            }
-            oldest = db.scalar(
-                select(sql.NOW - func.min(requests.c.ended_at)).where(
-                    requests.c.state.in_([State.PENDING, State.SENDING])
-                )
-            )
-            orphans = db.scalar(
-                select(func.count()).where(
-                    notes.c.state == sql.WAITING,
-                    ~select(requests.c.seq).where(requests.c.id == notes.c.request_id).exists(),
-                )
-            )
-            keyless = db.scalar(
-                select(func.count()).where(requests.c.destination == "", requests.c.state == sql.PENDING)
-            )
-        return {**states, "oldest": oldest, "orphans": orphans or 0, "keyless": keyless or 0}
+            return counting.totals(db)
 
     def left_for(self) -> dict[str, int]:
         """Return for each destination how many requests and notes wait to be delivered there."""

@@ -15,6 +15,7 @@ from .._blueprint import faults, messages, outputs, parameters, usage
 from .._plain import plain, text, thaw
 from .._records import Call, Note, Scope, State
 from .._redact import Redactor
+from .._shortening import fitting
 
 # Tags that LangChain makes for itself; they would drown the ones that people set.
 _INNER_TAG = re.compile(r"^(seq:step|map:key|retry:attempt|condition|graph:step|branch)\b")
@@ -49,6 +50,7 @@ class Encoder:
     redactor: Redactor
     capture: str = "full"
     send_price: bool = False
+    max_body: int = 4_194_304
 
     def request(self, call: Call) -> dict[str, Any]:
         """Return the row of a call."""
@@ -98,7 +100,8 @@ class Encoder:
     def _payload(self, call: Call, body: dict[str, Any], capture: str) -> bytes:
         cleaned = self.redactor.clean(body, capture, _ids(call))
         # Cut after the secrets are out: half of one would not be known for what it is.
-        return orjson.dumps(_cut(orjson.loads(cleaned))) if _is_long(body) else cleaned
+        whole = orjson.dumps(_cut(orjson.loads(cleaned))) if _is_long(body) else cleaned
+        return fitting(whole, self.max_body)
 
     def _local_link(self, call: Call, capture: str) -> str | None:
         if call.link is None or not call.link.local:
@@ -113,7 +116,7 @@ class Encoder:
             "pl_id": note.pl_id,
             "session_id": note.session_id,
             "kind": note.kind.value,
-            "payload": self.redactor.clean(dict(note.payload), self._strictest(note.capture)).decode(),
+            "payload": self._stored(dict(note.payload), self._strictest(note.capture)).decode(),
             "owner": self.owner,
             "destination": note.destination,
             "due_at": note.created_at,
@@ -123,7 +126,7 @@ class Encoder:
     def session(self, scope: Scope) -> dict[str, Any]:
         """Return the row of a session."""
         said = orjson.loads(
-            self.redactor.clean(
+            self._stored(
                 {
                     "name": scope.name,
                     "user": scope.user,
@@ -144,6 +147,9 @@ class Encoder:
             "app": self.app,
             "started_at": scope.started_at,
         }
+
+    def _stored(self, body: dict[str, Any], capture: str) -> bytes:
+        return fitting(self.redactor.clean(body, capture), self.max_body)
 
     def _cost(self, call: Call, asked: _Asked) -> float | None:
         result = call.result

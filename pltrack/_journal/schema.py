@@ -83,6 +83,7 @@ requests = Table(
     Column("prompt_name", String),  # the prompt it is linked to, by itself or by hand
     Column("prompt_version", _Number),
     Column("local_link", String),  # a link to a version that only this journal's registry has, as JSON
+    Column("content", Integer, nullable=False, server_default=text("1")),  # 0: its body is gone
     sqlite_autoincrement=True,
 )
 # Apart from the request: claiming and marking would otherwise write a page of the file for each row, and so content
@@ -93,8 +94,18 @@ bodies = Table(
     Column("seq", _Number, primary_key=True, autoincrement=False),
     Column("payload", LargeBinary, nullable=False),  # the body of /log-request as JSON
 )
-_index("requests_due", requests.c.due_at, where="state = 'pending'")
+# By destination first: what waits for another one, or for none, may be a million rows.
+_index("requests_due", requests.c.destination, requests.c.due_at, where="state = 'pending'")
 _index("requests_leased", requests.c.lease_until, where="state = 'sending'")
+_index(
+    "requests_unsettled",
+    *(requests.c[name] for name in ("owner", "destination", "state", "due_at")),
+    where="state <> 'delivered'",
+)
+_index("requests_open", requests.c.ended_at, where="state = 'pending' or state = 'sending'")
+_index("requests_settled", requests.c.content, requests.c.ended_at, where="state = 'delivered'")
+_index("requests_forwarded", requests.c.content, requests.c.ended_at, where="state = 'forwarded'")
+_index("requests_failed", requests.c.content, requests.c.ended_at, where="state = 'failed'")
 
 notes = Table(
     "notes",
@@ -114,13 +125,22 @@ notes = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("reason", String),
     Column("created_at", Float, nullable=False),
+    Column("content", Integer, nullable=False, server_default=text("0")),  # 1: `payload` holds a prompt's variables
     sqlite_autoincrement=True,
 )
-_index("notes_due", notes.c.due_at, where="state = 'pending'")
+_index("notes_due", notes.c.destination, notes.c.due_at, where="state = 'pending'")
+_index("notes_in_order", notes.c.destination, notes.c.seq, where="state = 'pending'")
 _index("notes_leased", notes.c.lease_until, where="state = 'sending'")
 _index("notes_waiting", notes.c.created_at, where="state = 'waiting'")
-_index("requests_forwarded", requests.c.seq, where="state = 'forwarded'")
-_index("notes_target", notes.c.pl_id, notes.c.seq, where="state in ('pending', 'sending')")
+_index("notes_target", notes.c.pl_id, notes.c.seq, where="state = 'pending' or state = 'sending'")
+_index(
+    "notes_unsettled",
+    *(notes.c[name] for name in ("owner", "destination", "state", "due_at")),
+    where="state <> 'delivered'",
+)
+_index("notes_settled", notes.c.content, notes.c.created_at, where="state = 'delivered'")
+_index("notes_forwarded", notes.c.content, notes.c.created_at, where="state = 'forwarded'")
+_index("notes_failed", notes.c.content, notes.c.created_at, where="state = 'failed'")
 
 prompts = Table(
     "prompts",

@@ -31,6 +31,7 @@ PENDING: ColumnElement[str] = literal_column("'pending'")
 SENDING: ColumnElement[str] = literal_column("'sending'")
 WAITING: ColumnElement[str] = literal_column("'waiting'")
 FORWARDED: ColumnElement[str] = literal_column("'forwarded'")
+DELIVERED_STATE: ColumnElement[str] = literal_column("'delivered'")
 LEASE = 60.0
 BORROW_AFTER = 5.0  # seconds past due after which any process may deliver another one's row
 ORPHAN_AFTER = 24 * 3600.0
@@ -66,9 +67,9 @@ REQUEST_COLUMNS = (
 )  # fmt: skip
 
 
-def _claimable(table: Any) -> Any:
+def _claimable(table: Any, due_at: Any) -> Any:
     mine = or_(table.c.owner == bindparam("me"), table.c.due_at <= NOW - bindparam("patience"))
-    return (table.c.due_at <= NOW) & mine
+    return (due_at <= NOW) & mine
 
 
 def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any) -> Any:
@@ -76,7 +77,8 @@ def _claim(table: Any, columns: Sequence[Any], extra: Sequence[Any], order: Any)
         select(table.c.seq)
         .where(
             table.c.state == PENDING,
-            _claimable(table),
+            # + 0 where the order is not the one they are due in: or SQLite sorts all that are
+            _claimable(table, table.c.due_at if order is table.c.due_at else table.c.due_at + 0),
             table.c.destination.in_(bindparam("destinations", expanding=True)),
             *extra,
         )
@@ -119,7 +121,7 @@ CLAIM_NOTES = _claim(
             _earlier.c.seq < notes.c.seq,
             or_(
                 _earlier.c.state == SENDING,
-                (_earlier.c.state == PENDING) & ~_claimable(_earlier),
+                (_earlier.c.state == PENDING) & ~_claimable(_earlier, _earlier.c.due_at),
             ),
         )
         .exists()
@@ -244,15 +246,27 @@ NOTE_VALUES = dict(
     due_at=bindparam("due_at"),
     attempts=0,
     created_at=bindparam("created_at"),
+    content=case((bindparam("kind") == "prompt", 1), else_=0),
 )
 
+# One look into an index each: a million rows may be pending.
 NEXT_DUE = [
-    select(
-        func.min(case((table.c.owner == bindparam("me"), table.c.due_at), else_=table.c.due_at + bindparam("patience")))
-        - NOW
-    ).where(table.c.state == PENDING, table.c.destination.in_(bindparam("destinations", expanding=True)))
+    select(func.min(table.c.due_at) - NOW).where(
+        table.c.state == PENDING, table.c.destination == bindparam("destination"), *mine
+    )
     for table in (requests, notes)
+    for mine in ((), (table.c.owner == bindparam("me"), table.c.state != DELIVERED_STATE))
 ]
+
+
+def _unsettled_of(table: Any, newest: str) -> tuple[ColumnElement[bool], ...]:
+    # + 0: or SQLite walks the whole table by its key instead of the few rows in the partial index
+    return (
+        table.c.owner == bindparam("me"),
+        table.c.state != DELIVERED_STATE,
+        table.c.seq + 0 <= bindparam(newest),
+    )
+
 
 UNSETTLED = select(
     or_(
@@ -260,9 +274,7 @@ UNSETTLED = select(
             select(table.c.seq)
             .where(
                 table.c.state == state,
-                table.c.owner == bindparam("me"),
-                # + 0: or SQLite walks the whole table by its key instead of the few rows in the partial index
-                table.c.seq + 0 <= bindparam(newest),
+                *_unsettled_of(table, newest),
                 table.c.destination.in_(bindparam("destinations", expanding=True)),
             )
             .exists()
@@ -271,14 +283,18 @@ UNSETTLED = select(
         )
     )
 )
-
-# One for each state: only so are the partial indexes used.
-OLDEST_UNSETTLED = [
-    [
-        select(func.min(table.c.seq + 0)).where(table.c.state == state, table.c.owner == bindparam("me"))
-        for state in states
-    ]
-    for table, states in ((requests, (PENDING, SENDING)), (notes, (PENDING, SENDING, WAITING)))
+PROGRESS = [
+    # By destination, too: the order of the index, so that nothing is sorted.
+    select(table.c.state, func.count())
+    .where(*_unsettled_of(table, "newest"))
+    .group_by(table.c.destination, table.c.state)
+    for table in (requests, notes)
+]
+WRITTEN = [
+    select(func.count()).where(
+        table.c.owner == bindparam("me"), table.c.seq > bindparam("oldest"), table.c.seq <= bindparam("newest")
+    )
+    for table in (requests, notes)
 ]
 
 _by_seq = requests.c.seq == bindparam("a_seq")
@@ -294,6 +310,9 @@ DELIVERED = (
 _held = (requests.c.state == SENDING) & (requests.c.attempts == bindparam("held"))
 FAILED = (
     update(requests).where(_by_seq, _held).values(state=State.FAILED.value, reason=bindparam("why"), lease_until=None)
+)
+FAILED_ANYHOW = (
+    update(requests).where(_by_seq).values(state=State.FAILED.value, reason=bindparam("why"), lease_until=None)
 )
 NOTE_DELIVERED = update(notes).where(_note_by_seq).values(state=State.DELIVERED.value, lease_until=None, reason=None)
 NOTE_FAILED = (

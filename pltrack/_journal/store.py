@@ -29,13 +29,13 @@ from sqlalchemy.pool import StaticPool
 from .. import _loading
 from .._records import new_id
 from ..errors import JournalError
-from . import files
+from . import clearing, counting, files
 from . import statements as sql
 from .exchange import Exchange
-from .reading import words
+from .reading import BUSY_MS, words
 from .schema import bodies, notes, requests, sessions
 
-_BUSY_MS = 30_000
+_GONE = "its content is not in the journal any more"
 
 
 class Claimed(NamedTuple):
@@ -75,6 +75,8 @@ class Delivered(NamedTuple):
 class Store(Exchange):
     """The journal as the writer and the courier use it: one transaction per method."""
 
+    keeps_content: Callable[[], bool] = staticmethod(lambda: True)  # whether what was delivered stays for a while
+
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open or create the journal at `path`, or beside it where another schema's is there."""
@@ -107,7 +109,7 @@ class Store(Exchange):
     @classmethod
     def _prepared(cls, database: str, path: Path | None, as_older: bool = False) -> Self:
         def connect() -> sqlite3.Connection:
-            return sqlite3.connect(database, timeout=_BUSY_MS / 1000, check_same_thread=False, isolation_level=None)
+            return sqlite3.connect(database, timeout=BUSY_MS / 1000, check_same_thread=False, isolation_level=None)
 
         engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
         event.listen(engine, "connect", _pragmas)
@@ -138,6 +140,7 @@ class Store(Exchange):
         """Put a group of records on disk in one commit; return the new ids of those whose id was taken."""
         renamed: dict[str, str] = {}
         with self._writing() as db:
+            since = counting.marks(db)
             if session_rows:
                 self._put(db, sessions, session_rows)
             if request_rows:
@@ -146,6 +149,7 @@ class Store(Exchange):
                 self._insert_notes(db, note_rows)
             if ended_roots:
                 db.execute(sql.HURRY_ROOTS, [{"a_root": root} for root in ended_roots])
+            counting.inserted(db, since)
         return renamed
 
     def _insert_requests(self, db: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -213,6 +217,11 @@ class Store(Exchange):
             if not rows:
                 return []
             payloads = dict(db.execute(sql.BODIES, {"seqs": [row.seq for row in rows]}).all())
+            if len(payloads) < len(rows):
+                gone = [row for row in rows if row.seq not in payloads]
+                db.execute(sql.FAILED_ANYHOW, [{"a_seq": row.seq, "why": _GONE} for row in gone])
+                _fail_notes(db, [(row.id, _GONE) for row in gone])
+                rows = [row for row in rows if row.seq in payloads]
             waiting: dict[str, list[ClaimedNote]] = {}
             if db.scalar(sql.ANY_WAITING):  # of an index with nearly nothing in it; asking for ids costs more
                 for note in db.execute(sql.NOTES_WAITING, {"ids": [row.id for row in rows]}):
@@ -222,7 +231,7 @@ class Store(Exchange):
                 row.seq,
                 row.id,
                 row.destination,
-                payloads.get(row.seq, b"{}"),
+                payloads[row.seq],
                 row.attempts,
                 row.uncertain,
                 tuple(waiting.get(row.id, ())),
@@ -258,6 +267,9 @@ class Store(Exchange):
             if lost:
                 kept = self._insert(notes).from_select(sql.LOST_LINK_COLUMNS, sql.LOST_LINK).on_conflict_do_nothing()
                 db.execute(kept, lost)
+            if not self.keeps_content():
+                clearing.clear(db, [answer.claimed.seq for answer in answers])
+                clearing.clear_notes(db, [each["a_seq"] for each in folded])
             if db.scalar(sql.ANY_WAITING):
                 db.execute(
                     sql.NOTES_READY,
@@ -269,14 +281,15 @@ class Store(Exchange):
         if rows:
             with self._writing() as db:
                 db.execute(sql.FAILED, [{"a_seq": row.seq, "held": row.attempts, "why": why} for row, why in rows])
-                db.execute(
-                    sql.NOTES_FAILED_WITH,
-                    [{"a_request": row.id, "why": f"its request failed: {why}"} for row, why in rows],
-                )
+                _fail_notes(db, [(row.id, why) for row, why in rows])
 
     def notes_delivered(self, seqs: Iterable[int]) -> None:
         """Write down that notes were accepted."""
-        self._each(sql.NOTE_DELIVERED, [{"a_seq": seq} for seq in seqs])
+        accepted = list(seqs)
+        with self._writing() as db:
+            db.execute(sql.NOTE_DELIVERED, [{"a_seq": seq} for seq in accepted])
+            if not self.keeps_content():
+                clearing.clear_notes(db, accepted)
 
     def notes_failed(self, rows: Iterable[tuple[int, str]]) -> None:
         """Write down that notes were refused for good."""
@@ -314,7 +327,7 @@ class Store(Exchange):
         """Free rows whose lease has ended, and give up notes that nobody's request came for; return how many."""
         with self._writing() as db:
             freed = sum(db.execute(statement).rowcount for statement in sql.EXPIRE)
-            return freed + db.execute(sql.GIVE_UP_ORPHANS).rowcount
+            return freed + (db.execute(sql.GIVE_UP_ORPHANS).rowcount if counting.any_orphans(db) else 0)
 
     def hurry(
         self, *, ids: Sequence[str] | None = None, owner: str | None = None, destination: str | None = None
@@ -351,11 +364,13 @@ class Store(Exchange):
 
 def _pragmas(connection: sqlite3.Connection, _: object) -> None:
     for pragma in (
+        "auto_vacuum = incremental",  # before anything else is written; of no effect on a file that exists
         "journal_mode = wal",
         "synchronous = normal",
-        f"busy_timeout = {_BUSY_MS}",
+        f"busy_timeout = {BUSY_MS}",
         "secure_delete = on",
         "cache_size = -4000",
+        "journal_size_limit = 67108864",  # what the WAL keeps on disk after a burst
     ):
         connection.execute(f"pragma {pragma}")
 
@@ -380,6 +395,10 @@ def _refused(db: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
 def _is_same(row: Mapping[str, Any], known: Any) -> bool:
     """Tell whether a row was put here before: a batch whose answer got lost is forwarded again."""
     return bool(known.owner == row["owner"] and known.started_at == row["started_at"])
+
+
+def _fail_notes(db: Connection, rows: Sequence[tuple[str, str]]) -> None:
+    db.execute(sql.NOTES_FAILED_WITH, [{"a_request": id, "why": f"its request failed: {why}"} for id, why in rows])
 
 
 def _link(note: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -206,6 +207,33 @@ def upgrade() -> None:
     before = Hub.upgrade(url)
     what = "is up to date" if before == VERSION else f"now has schema {VERSION}"
     print(f"The hub {shown(url)} {what}.")
+
+
+@app.command()
+def erase(  # noqa: PLR0917 -- typer turns them into options
+    user: Annotated[str | None, typer.Option("--user", help="What this user's sessions recorded.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="What a session recorded, and those in it.")] = None,
+    request: Annotated[str | None, typer.Option("--request", help="One request: our id or PromptLayer's.")] = None,
+    before: Annotated[datetime | None, typer.Option("--before", help="What was recorded before this moment.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase requests for good.
+
+    From the journal's files, whichever program recorded them; where several options are given, all must hold.
+    PromptLayer's ids of what was delivered are printed: its API cannot delete them. The exit code is 1 when traces
+    may be left.
+    """
+    from . import _erasing
+
+    wanted = {"user": user, "session": session, "request": request, "before": before}
+    if all(value is None for value in wanted.values()):
+        complain("say what to erase: --user, --session, --request or --before")
+        raise typer.Exit(2)
+    if _open() is None:
+        print(f"Nothing was recorded yet in {_journal()}.")
+        return
+    raise typer.Exit(_erasing.run(wanted, ask=not yes, as_json=as_json))
 
 
 @app.command()

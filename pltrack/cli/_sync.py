@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -191,21 +192,15 @@ def _ended(runtime: Runtime, store: Store, courier: Courier) -> str:
 
 
 def _counts(journals: Journals) -> Counts:
-    by_state: dict[str, int] = {}
-    keyless = orphans = 0
-    for store, _ in journals:
-        totals = store.totals()
-        keyless, orphans = keyless + totals["keyless"], orphans + totals["orphans"]
-        for table in ("requests", "notes"):
-            for state, count in totals[table].items():
-                by_state[state] = by_state.get(state, 0) + count
+    every = [store.totals() for store, _ in journals]
+    by_state = sum((Counter(totals.states) for totals in every), Counter[str]())
     return Counts(
-        delivered=by_state.get("delivered", 0),
-        refused=by_state.get("failed", 0),
-        left=sum(by_state.get(state, 0) for state in ("pending", "sending", "waiting")),
-        sending=by_state.get("sending", 0),
-        without_key=keyless,
-        orphans=orphans,
+        delivered=by_state["delivered"],
+        refused=by_state["failed"],
+        left=sum(by_state[state] for state in ("pending", "sending", "waiting")),
+        sending=by_state["sending"],
+        without_key=sum(totals.keyless for totals in every),
+        orphans=sum(totals.orphans for totals in every),
     )
 
 

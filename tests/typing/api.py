@@ -105,4 +105,6 @@ async def around() -> None:
     pltrack.configure(api_key="pl_x", sample_rate=0.5)
     pltrack.shutdown(timeout=5)
     assert_type(pltrack.status().lost, int)
+    assert_type(pltrack.erase(user="u", before=0.0), pltrack.Erased)
+    assert_type(pltrack.erase(request=17).promptlayer_ids, tuple[int, ...])
     PromptLayerCallbackHandler(pl_tags=["chatopenai"], pl_id_callback=print)
