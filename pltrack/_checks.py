@@ -104,3 +104,10 @@ def checked_text(argument: str, value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{argument}: expected text, got {type(value).__name__}")
     return value
+
+
+def checked_seconds(value: object) -> float:
+    """Return a time to wait."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError(f"timeout: expected seconds >= 0, got {value!r}")
+    return float(value)

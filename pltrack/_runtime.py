@@ -18,10 +18,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from . import _loading
 from ._callbacks import Callbacks, IdCallback
+from ._checks import checked_seconds
 from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
-from ._status import Health, Status
+from ._status import Health, Said, Status
 from .errors import NoKeyError
 
 log = logging.getLogger("pltrack")
@@ -40,7 +41,7 @@ class Runtime:
         self.destinations: dict[str, Destination] = {}
         self.recorded = self.lost = self.internal_errors = 0
         self.health = Health()
-        self._said: set[tuple[str, str]] = set()
+        self._said = Said()
         self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
         self._callbacks = Callbacks(self.fault)
         self._listeners: set[Callable[[], None]] = set()
@@ -89,7 +90,7 @@ class Runtime:
     def record(self, call: Call, callbacks: Sequence[IdCallback] = ()) -> None:
         """Take over a finished call; its handle and `callbacks` hear of its id."""
         self.recorded += 1
-        if not call.destination and not self._said_once("key", "none"):
+        if not call.destination and not self._said.before("key", "none"):
             log.warning(
                 "pltrack: no PromptLayer key: calls are kept in the local journal only. Set PROMPTLAYER_API_KEY "
                 "or pltrack.configure(api_key=...); send what was kept with `pltrack sync --adopt`"
@@ -110,20 +111,14 @@ class Runtime:
         """Count an error of our own, and log it once per cause; the program never sees it."""
         self.internal_errors += 1
         self.health.heard(where, error)
-        if not self._said_once(where, f"{type(error).__name__}: {error}"[:200]):
+        if not self._said.before(where, f"{type(error).__name__}: {error}"[:200]):
             log.error("pltrack: an error in %s was caught; the program is not affected", where, exc_info=error)
 
     def lost_some(self, count: int, error: BaseException) -> None:
         """Count records that had to be given up, and say so."""
         self.lost += count
-        if not self._said_once("lost", f"{type(error).__name__}: {error}"[:200]):
+        if not self._said.before("lost", f"{type(error).__name__}: {error}"[:200]):
             log.error("pltrack: %d record(s) were lost: %s", count, error)
-
-    def _said_once(self, where: str, words: str) -> bool:
-        said = (where, words) in self._said
-        if len(self._said) < 1_000:
-            self._said.add((where, words))
-        return said
 
     # -- ids ----------------------------------------------------------------------------------------------
 
@@ -336,7 +331,7 @@ def reset() -> None:
 
 def flush(timeout: float = 5.0) -> FlushResult:
     """Wait at most `timeout` seconds until what was recorded before this call is delivered."""
-    return get().flush(_seconds(timeout))
+    return get().flush(checked_seconds(timeout))
 
 
 async def aflush(timeout: float = 5.0) -> FlushResult:
@@ -355,7 +350,7 @@ def shutdown(timeout: float | None = None) -> None:
     runtime = _current
     if runtime is None or runtime.pid != os.getpid():
         return
-    deadline = time.monotonic() + (runtime.settings.exit_timeout if timeout is None else _seconds(timeout))
+    deadline = time.monotonic() + (runtime.settings.exit_timeout if timeout is None else checked_seconds(timeout))
     runtime.settle(deadline)
     with _lock:
         if _current is runtime:
@@ -366,12 +361,6 @@ def shutdown(timeout: float | None = None) -> None:
 def status() -> Status:
     """Return how many records there are, what became of them, and what stands in the way."""
     return get().status()
-
-
-def _seconds(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise ValueError(f"timeout: expected seconds >= 0, got {value!r}")
-    return float(value)
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:

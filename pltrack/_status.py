@@ -84,3 +84,17 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "?"
+
+
+class Said:
+    """What was said already: each cause is logged once."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[str, str]] = set()
+
+    def before(self, where: str, words: str) -> bool:
+        """Tell whether this was said before, and remember that it is."""
+        known = (where, words) in self._said
+        if len(self._said) < 1_000:
+            self._said.add((where, words))
+        return known
