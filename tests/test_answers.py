@@ -635,7 +635,7 @@ def test_an_outcome_that_cannot_be_written_at_once_is_kept(
 ) -> None:
     """While another process holds the journal's lock answers come in; they are written down afterwards."""
     path = tmp_path / "busy.db"
-    monkeypatch.setattr("pltrack._journal.store._BUSY_MS", 100)
+    monkeypatch.setattr("pltrack._journal.store.BUSY_MS", 100)
     blocker = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     statuses = [status, 201]
     came = threading.Event()
