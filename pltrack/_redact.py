@@ -6,6 +6,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import orjson
@@ -88,7 +89,7 @@ class Redactor:
             body = orjson.loads(payload)
             return body["provider"], body["model"]
         provider, model = given
-        return (provider, model) if self._setting is False else (_hidden(provider), _hidden(model))
+        return (provider, model) if self._setting is False else (_hidden_name(provider), _hidden_name(model))
 
     def _by_user(self, encoded: bytes, ours: Collection[str]) -> bytes:
         assert self._own is not None
@@ -137,6 +138,11 @@ def _hidden(text: str) -> str:
         if _SECRETS.search(told):
             text = told
     return _SECRETS.sub(MASK, text)
+
+
+@lru_cache(maxsize=1024)
+def _hidden_name(text: str) -> str:
+    return _hidden(text)
 
 
 def without_content(body: dict[str, Any]) -> dict[str, Any]:

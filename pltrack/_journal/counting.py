@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Integer, String, Table, event, func, select
@@ -76,6 +78,14 @@ def inserted(db: Connection, since: tuple[int, int]) -> None:
     if any_orphans(db):
         db.exec_driver_sql(_ORPHANS_FOUND, since)
     db.exec_driver_sql(_ORPHANS_INSERTED, (since[1],))
+
+
+def inserted_requests(db: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Count requests that this transaction has inserted, and no notes."""
+    if not _is_counted(db):
+        return
+    for (destination, state), n in Counter((row["destination"], row["state"]) for row in rows).items():
+        db.exec_driver_sql(_add("'requests'", "?", "?", "?"), (destination, state, n))
 
 
 def any_orphans(db: Connection) -> bool:

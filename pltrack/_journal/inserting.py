@@ -29,20 +29,26 @@ class Inserting(Exchange):
         """Put a group of records on disk in one commit; return the new ids of those whose id was taken."""
         renamed: dict[str, str] = {}
         with self._writing() as db:
-            since = counting.marks(db)
+            # Only what has notes in it needs to be looked at again to be counted.
+            since = counting.marks(db) if note_rows or counting.any_orphans(db) else None
             if session_rows:
                 self._put(db, sessions, session_rows)
             if request_rows:
-                renamed = self._insert_requests(db, request_rows)
+                request_rows, renamed = self._insert_requests(db, request_rows)
             if note_rows:
                 self._insert_notes(db, note_rows)
+            if since is not None:
+                counting.inserted(db, since)
+            elif request_rows:
+                counting.inserted_requests(db, request_rows)
             if ended_roots:
                 db.execute(sql.HURRY_ROOTS, [{"a_root": root} for root in ended_roots])
-            counting.inserted(db, since)
         return renamed
 
-    def _insert_requests(self, db: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-        """Insert requests with their bodies; return the new ids of those whose id another request has."""
+    def _insert_requests(
+        self, db: Connection, rows: Sequence[dict[str, Any]]
+    ) -> tuple[Sequence[dict[str, Any]], dict[str, str]]:
+        """Insert requests with their bodies; return them, and the new ids of those whose id another request has."""
         for seq, row in zip(self._next_seqs(db, len(rows)), rows, strict=True):
             row["seq"] = seq
         renamed: dict[str, str] = {}
@@ -55,7 +61,7 @@ class Inserting(Exchange):
                 self._put(db, requests, again)
         if rows:
             self._put(db, bodies, rows)
-        return renamed
+        return rows, renamed
 
     def _insert_notes(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         expanded: list[Mapping[str, Any]] = []
