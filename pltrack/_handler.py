@@ -18,7 +18,7 @@ from langchain_core.callbacks.base import BaseCallbackHandler
 
 from . import _runtime
 from ._blueprint import faults, messages, outputs, parameters
-from ._blueprint.arrived import Arrived
+from ._blueprint.arrived import Arrived, says
 from ._callbacks import IdCallback
 from ._links import link_of
 from ._records import Call, Kind, new_id
@@ -122,7 +122,8 @@ class Handler(BaseCallbackHandler):
         if live.arrived is None:
             live.arrived, live.streams = Arrived(), True
             _watch_id(live)  # an abandoned one gets no end
-        if live.arrived.take(event) and live.call.first_token_at is None:
+        piece = live.arrived.take(event)
+        if live.call.first_token_at is None and says(piece):
             live.call.first_token_at = time.time()
 
     @guarded

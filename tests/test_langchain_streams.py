@@ -350,7 +350,6 @@ def test_a_stream_that_is_given_up(promptlayer: FakePromptLayer, way: str, how: 
     gc.collect()
     cut_short(promptlayer)
     assert session.usage.first_token_seconds is not None
-    assert session.score(5) == 0 or session.last.answered
 
 
 @pytest.mark.parametrize("way", ["astream", "atransform", "events v2"])

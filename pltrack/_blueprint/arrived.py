@@ -20,14 +20,14 @@ class Arrived:
     def __init__(self) -> None:
         self._pieces: list[tuple[Any, bool, tuple[tuple[str, Any], ...]]] = []
 
-    def take(self, event: Any) -> bool:
-        """Keep what an event carries; tell whether that is a piece of the answer. For the app's thread."""
+    def take(self, event: Any) -> dict[str, Any] | None:
+        """Keep what an event carries, and return it. For the app's thread."""
         delta = event.get("delta")
         piece = event.get("content") if delta is None else delta
         if type(piece) is not dict:
-            return False
+            return None
         self._pieces.append((event.get("index"), delta is None, tuple(piece.items())))
-        return any(piece.get(key) for key in _GROWING) or piece.get("type") == _CALL
+        return piece
 
     def result(self) -> Result:
         """Return the pieces as the answer of a run."""
@@ -42,6 +42,11 @@ class Arrived:
         content = [block for block in blocks.values() if any(block.get(key) for key in _GROWING) or "id" in block]
         candidates = (("ai", plain(content), None, None),) if content else ()
         return Result(candidates, _NOTHING_TOLD[: len(candidates)], None, 1)
+
+
+def says(piece: dict[str, Any] | None) -> bool:
+    """Tell whether a piece is of the answer itself."""
+    return piece is not None and (any(piece.get(key) for key in _GROWING) or piece.get("type") == _CALL)
 
 
 def _grow(block: dict[str, Any], delta: dict[str, Any]) -> None:
