@@ -11,6 +11,7 @@ from uuid import UUID
 from . import _runtime
 from ._blueprint import messages, outputs
 from ._handler import Handler
+from ._runtime import guarded
 
 _MODELS = ("langchain_core.language_models.chat_models", "langchain_core.language_models.llms")
 _EVERY = 60.0
@@ -31,9 +32,11 @@ class _Witness(Handler):
         super().__init__()
         self.heard: list[Any] = []
 
+    @guarded
     def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **event: Any) -> None:
         self.heard += map(_words, messages[0])
 
+    @guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **event: Any) -> None:
         result = outputs.snap_result(response, run_id)
         self.heard += [each[:2] for each in result.candidates] if result else []

@@ -263,7 +263,7 @@ def test_the_command_erases(promptlayer: FakePromptLayer, journal: Path) -> None
     for user in ("u-7", "u-8", "u-9"):
         ask(user=user)
     assert pltrack.flush(10).pending == 0
-    ids = [logged.id for logged in promptlayer.requests]
+    ids = [logged.id for logged in sorted(promptlayer.requests, key=lambda logged: logged.metadata["user_id"])]
     env = environment(journal, promptlayer)
     command = "from pltrack.cli import main; sys.argv = ['pltrack', 'erase', {}]; main()"
     run(command.format("'--user', 'u-7'"), env, code=1)  # nobody answered

@@ -155,7 +155,10 @@ go.set(); call(); gather()
 """),
         environment(journal, promptlayer, PLTRACK_EXIT_TIMEOUT="20"),
     )
-    assert_each_once(out, promptlayer, 22)
+    # Without the hooks LangChain may give parent and child the same run id: then one record gets another id of ours.
+    arrived = [logged.metadata["pltrack_id"] for logged in promptlayer.requests]
+    assert len(arrived) == len(set(arrived)) == 22
+    assert set(out.split()) <= set(arrived)
 
 
 def test_a_child_that_ends_at_once_leaves_its_call_on_disk(promptlayer: FakePromptLayer, journal: Path) -> None:

@@ -299,7 +299,7 @@ async def test_nothing_grows_with_calls_that_never_end(monkeypatch: pytest.Monke
 
 
 async def test_everybody_elses_events_with_a_completion_model() -> None:
-    """astream_events, collect_runs, sync and async handlers: what they hear is what they hear without us."""
+    """astream_events, collect_runs, sync and async handlers: what they hear is what they hear without us. [62]"""
 
     class Hears(BaseCallbackHandler):
         def __init__(self) -> None:
