@@ -27,7 +27,7 @@ $(BIN)/python:
 # The stamp is older than pyproject.toml after an edit of the latter: then it is installed anew.
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[openai]' --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[openai,postgres,ui]' --group dev
 	@touch $(STAMP) $(DEMO)
 
 # Only what the package itself needs; a full .venv serves as well.
@@ -46,7 +46,7 @@ test-slow: $(STAMP) ## Run the slow tests
 
 test-oldest: $(STAMP) ## Run the tests with the oldest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(OLDEST) --resolution lowest-direct -e '.[openai,postgres]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(OLDEST) --resolution lowest-direct -e '.[openai,postgres,ui]' --group dev
 	$(OLDEST)/bin/python -m pytest -m "not slow" $(TESTS)
 
 test-langchain: $(STAMP) ## Run LangChain's own tests without and with a session around each

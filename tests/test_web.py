@@ -1,0 +1,142 @@
+"""`pltrack ui`: the local page, as a browser and as somebody hostile meets it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import HumanMessage
+from programs import environment, run
+
+import pltrack
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31mred \u202egnp.exe"
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+class Page(NamedTuple):
+    """A page that is served: its address without the token, and the token."""
+
+    base: str
+    token: str
+    journal: Path
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        """Return a browser that has opened the printed address."""
+        with httpx.Client(base_url=self.base, follow_redirects=True) as client:
+            assert client.get("/", params={"token": self.token}).status_code == 200
+            yield client
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    """A journal with calls in it, and its page."""
+    journal = tmp_path / "journal.db"
+    pltrack.configure(journal=journal, delivery="off")
+    with pltrack.pl_session(HOSTILE, tags=["prod", HOSTILE], user="u-7", metadata={HOSTILE: HOSTILE}) as session:
+        content = [{"type": "text", "text": HOSTILE}, {"type": "image_url", "image_url": {"url": PICTURE}}]
+        FakeListChatModel(responses=[HOSTILE]).invoke([HumanMessage(content)])
+        with pltrack.pl_session("inner"):
+            FakeListChatModel(responses=["four"]).invoke("second")
+        session.score(40, name="tone")
+        session.link_prompt("greet", {"name": HOSTILE}, version=2)
+    pltrack.flush(10)
+    command = [sys.executable, "-m", "pltrack", "ui"]
+    process = subprocess.Popen(command, env=environment(journal), text=True, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    address = next(line.strip() for line in process.stdout if "token=" in line)
+    try:
+        yield Page(address.partition("/?")[0], address.partition("token=")[2], journal)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def links(text: str, prefix: str) -> list[str]:
+    return re.findall(rf'href="({prefix}/[^"?]+)"', text)
+
+
+def test_every_view_is_served_and_nothing_hostile_runs(page: Page) -> None:
+    """Each page answers 200, shows recorded text as text, and allows no script, no foreign source and no frame."""
+    with page.client() as client:
+        first = client.get("/").text
+        request, session = links(first, "/requests")[-1], links(first, "/sessions")[-1]
+        for path in ("/", request, "/sessions", session, "/charts", "/prompts", "/prompts/greet", "/delivery"):
+            answer = client.get(path)
+            assert answer.status_code == 200, path
+            assert "<script" not in answer.text
+            assert "<img src=x" not in answer.text
+            assert not {"\x1b", "\u202e"} & set(answer.text)
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "script-src" not in policy
+            assert answer.headers["cache-control"] == "no-store"
+        whole = client.get(request).text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in whole
+        assert f'src="{PICTURE}"' in whole
+        assert "tone 40" in whole
+        assert "second" in client.get(session).text or "inner" in client.get(session).text
+        chart = client.get("/charts/calls.svg")
+        assert chart.headers["content-type"].startswith("image/svg+xml")
+        assert b"<script" not in chart.content
+
+
+def test_filters_and_pages_are_in_the_address(page: Page) -> None:
+    """A filter finds what it says, an odd one finds nothing, and no page breaks on it."""
+    with page.client() as client:
+        assert len(links(client.get("/?tag=prod").text, "/requests")) == 2
+        assert len(links(client.get("/?prompt=greet@2").text, "/requests")) == 2
+        assert len(links(client.get("/?text=SECOND").text, "/requests")) == 1
+        for odd in (
+            "/?tag=%25",
+            "/?before=-1&since=x",
+            "/?before=99999999999999999999",
+            "/?state=%3Cb%3E",
+            "/charts?since=x",
+        ):
+            answer = client.get(odd)
+            assert answer.status_code == 200
+            assert "<b>" not in answer.text
+        for missing in ("/requests/nobody", "/sessions/nobody", "/prompts/nobody", "/nowhere", "/charts/x.svg"):
+            assert client.get(missing).status_code == 404
+
+
+def test_a_score_given_elsewhere_appears(page: Page) -> None:
+    """What another program says about a request is there at the next look."""
+    with page.client() as client:
+        (found, *_) = links(client.get("/").text, "/requests")
+        run(
+            f"pltrack.request('{found.rpartition('/')[2]}').score(77, name='late'); pltrack.flush(5)",
+            environment(page.journal),
+        )
+        assert "late 77" in client.get(found).text
+
+
+def test_only_with_the_token_from_here_and_to_look(page: Page) -> None:
+    """No token, another host's name, another page's link, or anything but reading: refused, and nothing is shown."""
+    with httpx.Client(base_url=page.base) as stranger:
+        assert stranger.get("/").status_code == 403
+        assert stranger.get("/", params={"token": "guess"}).status_code == 403
+        assert stranger.get("/", params={"token": page.token}, headers={"host": "evil.example"}).status_code == 421
+    with page.client() as client:
+        assert client.get("/", headers={"host": "evil.example:80"}).status_code == 421
+        assert client.get("/", headers={"origin": "http://evil.example"}).status_code == 403
+        assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            assert client.request(method, "/").status_code == 405
+        assert client.get("/static/../_app.py").status_code == 404
+        cookie = next(each for each in client.cookies.jar if each.name == "pltrack_token")
+        assert cookie.has_nonstandard_attr("HttpOnly")
+        assert "token" not in str(client.get("/").url)
