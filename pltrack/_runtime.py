@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from . import _loading
 from ._callbacks import Callbacks, IdCallback
+from ._children import at_end_of_child
 from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
@@ -263,6 +264,20 @@ after_fork: list[Callable[[], None]] = []
 before_close: list[Callable[[], None]] = []
 
 
+def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
+    """Keep an error inside `function` from the program: count it, log it once, return None."""
+
+    @functools.wraps(function)
+    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 -- the guard: everywhere else errors fly
+            get().fault(function.__qualname__, error)
+            return None
+
+    return safe
+
+
 def get() -> Runtime:
     """Return this process's runtime, made on first use, and anew in a forked child."""
     runtime = _current
@@ -290,6 +305,7 @@ def _make() -> Runtime:
             for error in errors:
                 log.error("pltrack: %s; the default is used", error)
             _current = Runtime(_settings({**found, **_defaults, **_configured}))
+            at_end_of_child(_at_exit)
         return _current
 
 
@@ -336,6 +352,13 @@ def flush(timeout: float = 5.0) -> FlushResult:
     return get().flush(_seconds(timeout))
 
 
+@guarded
+def deliver() -> None:
+    """Deliver for at most `exit_timeout` seconds, before a server ends; calls in flight go on."""
+    runtime = get()
+    runtime.flush(runtime.settings.exit_timeout)
+
+
 async def aflush(timeout: float = 5.0) -> FlushResult:
     """Do what `flush` does without blocking the event loop."""
     return await asyncio.to_thread(flush, timeout)
@@ -369,20 +392,6 @@ def _seconds(value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise ValueError(f"timeout: expected seconds >= 0, got {value!r}")
     return float(value)
-
-
-def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
-    """Keep an error inside `function` from the program: count it, log it once, return None."""
-
-    @functools.wraps(function)
-    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 -- the guard: everywhere else errors fly
-            get().fault(function.__qualname__, error)
-            return None
-
-    return safe
 
 
 def _forget_parent() -> None:
