@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from . import _loading
 from ._callbacks import Callbacks, IdCallback
 from ._checks import checked_seconds
+from ._children import at_end_of_child
 from ._lane import FlushResult, Lane, default_journal
 from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
@@ -261,6 +262,20 @@ after_fork: list[Callable[[], None]] = []
 before_close: list[Callable[[], None]] = []
 
 
+def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
+    """Keep an error inside `function` from the program: count it, log it once, return None."""
+
+    @functools.wraps(function)
+    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 -- the guard: everywhere else errors fly
+            get().fault(function.__qualname__, error)
+            return None
+
+    return safe
+
+
 def get() -> Runtime:
     """Return this process's runtime, made on first use, and anew in a forked child."""
     runtime = _current
@@ -288,6 +303,7 @@ def _make() -> Runtime:
             for error in errors:
                 log.error("pltrack: %s; the default is used", error)
             _current = Runtime(_settings({**found, **_defaults, **_configured}))
+            at_end_of_child(_at_exit)
         return _current
 
 
@@ -334,6 +350,13 @@ def flush(timeout: float = 5.0) -> FlushResult:
     return get().flush(checked_seconds(timeout))
 
 
+@guarded
+def deliver() -> None:
+    """Deliver for at most `exit_timeout` seconds, before a server ends; calls in flight go on."""
+    runtime = get()
+    runtime.flush(runtime.settings.exit_timeout)
+
+
 async def aflush(timeout: float = 5.0) -> FlushResult:
     """Do what `flush` does without blocking the event loop."""
     return await asyncio.to_thread(flush, timeout)
@@ -361,20 +384,6 @@ def shutdown(timeout: float | None = None) -> None:
 def status() -> Status:
     """Return how many records there are, what became of them, and what stands in the way."""
     return get().status()
-
-
-def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
-    """Keep an error inside `function` from the program: count it, log it once, return None."""
-
-    @functools.wraps(function)
-    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 -- the guard: everywhere else errors fly
-            get().fault(function.__qualname__, error)
-            return None
-
-    return safe
 
 
 def _forget_parent() -> None:

@@ -267,7 +267,7 @@ class Session:
         return _headers.written(self.scope, self.sampled, frozenset(include), _runtime.get().settings.secret)
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str] | Iterable[tuple[Any, Any]], **options: Any) -> Session:
+    def from_headers(cls, headers: Mapping[str, str] | Iterable[tuple[Any, Any]], **options: Any) -> Self:
         """Return the session that `headers` carry, to be entered here; a new one where they carry none."""
         joined = _headers.read(headers, _runtime.get().settings.secret)
         if joined is None:

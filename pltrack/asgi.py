@@ -8,11 +8,13 @@ async def endpoint(s: Annotated[Session, Depends(pltrack.asgi.session)]): ...
 
 from __future__ import annotations
 
+import asyncio
+import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from . import _runtime
-from ._checks import checked_tags
+from ._requests import RequestSessions
 from ._session import Session, current_session
 
 AsgiScope = MutableMapping[str, Any]
@@ -32,7 +34,8 @@ class SessionMiddleware:
     """Run each request (and websocket) in a session that stays open until the app is done with it.
 
     So bodies that are streamed and background tasks belong to it, sync and async. It is `current_session()`
-    and `scope["pltrack.session"]`. Errors of the app pass unchanged.
+    and `scope["pltrack.session"]`. Errors of the app pass unchanged. When the server's lifespan ends, what was
+    recorded is delivered, within `exit_timeout`.
 
     Args:
         app: the ASGI app.
@@ -57,32 +60,31 @@ class SessionMiddleware:
         join_headers: bool = False,
     ) -> None:
         self.app = app
-        self._join = join_headers
-        given = {"name": name, "metadata": metadata, "user": user, "conversation": conversation}
-        self._computed = {key: value for key, value in given.items() if callable(value)}
-        self._fixed: dict[str, Any] = {"tags": checked_tags("tags", tags)} | {
-            key: value for key, value in given.items() if value is not None and key not in self._computed
-        }
-        Session(**self._fixed)  # what cannot be used is refused now, not in a request
+        self._sessions: RequestSessions[AsgiScope, RequestSession] = RequestSessions(
+            RequestSession, DEFAULT_NAME, operator.itemgetter("headers") if join_headers else None,
+            tags=tags, name=name, metadata=metadata, user=user, conversation=conversation,
+        )  # fmt: skip
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, _delivering(send) if scope["type"] == "lifespan" else send)
             return
-        session = self._session(scope) or RequestSession(**{"name": DEFAULT_NAME, **self._fixed})
+        session = self._sessions.of(scope)
         scope[KEY] = session  # in place, as Starlette does: those around us may read what routers leave there
         async with session:
             await self.app(scope, receive, send)
 
-    @_runtime.guarded
-    def _session(self, scope: AsgiScope) -> Session:
-        options = {**self._fixed, **{key: function(scope) for key, function in self._computed.items()}}
-        if self._join:
-            joined = RequestSession.from_headers(scope["headers"], **options)
-            if joined._joined is not None:
-                return joined
-        return RequestSession(**{"name": DEFAULT_NAME, **options})
+
+def _delivering(send: Send) -> Send:
+    """Deliver before the server hears that the app has ended: one that a signal ends runs no exit handlers."""
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"].startswith("lifespan.shutdown."):
+            await asyncio.to_thread(_runtime.deliver)
+        await send(message)
+
+    return sending
 
 
 async def session() -> AsyncIterator[Session]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from . import _runtime
-from ._checks import checked_tags
+from ._requests import RequestSessions
 from ._session import Session
 
 Environ = dict[str, Any]
@@ -46,17 +45,14 @@ class SessionMiddleware:
         join_headers: bool = False,
     ) -> None:
         self.app = app
-        self._join = join_headers
-        given = {"name": name, "metadata": metadata, "user": user, "conversation": conversation}
-        self._computed = {key: value for key, value in given.items() if callable(value)}
-        self._fixed: dict[str, Any] = {"tags": checked_tags("tags", tags)} | {
-            key: value for key, value in given.items() if value is not None and key not in self._computed
-        }
-        Session(**self._fixed)  # what cannot be used is refused now, not in a request
+        self._sessions: RequestSessions[Environ, Session] = RequestSessions(
+            Session, DEFAULT_NAME, _headers if join_headers else None,
+            tags=tags, name=name, metadata=metadata, user=user, conversation=conversation,
+        )  # fmt: skip
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
-        session = self._session(environ) or Session(**{"name": DEFAULT_NAME, **self._fixed})
+        session = self._sessions.of(environ)
         environ[KEY] = session
         try:
             with session.attach():
@@ -68,15 +64,6 @@ class SessionMiddleware:
             session.end()
             return body
         return _Body(body, session)
-
-    @_runtime.guarded
-    def _session(self, environ: Environ) -> Session:
-        options = {**self._fixed, **{key: function(environ) for key, function in self._computed.items()}}
-        if self._join:
-            joined = Session.from_headers(_headers(environ), **options)
-            if joined._joined is not None:
-                return joined
-        return Session(**{"name": DEFAULT_NAME, **options})
 
 
 class _Body:
