@@ -35,7 +35,7 @@ from .exchange import Exchange
 from .reading import words
 from .schema import bodies, notes, requests, sessions
 
-_BUSY_MS = 30_000
+_BUSY_MS = 1_000  # who waits holds up this process's readers and forks: rather often than long
 
 
 class Claimed(NamedTuple):
@@ -125,6 +125,12 @@ class Store(Exchange):
         """Close the file; the store is not used afterwards."""
         with _loading.LOCK, self._lock, suppress(SQLAlchemyError):
             self._engine.dispose()
+
+    def number_from(self, seq: int) -> None:
+        """Let sequence numbers start there: what is still said about rows of a lost file must not hit new ones."""
+        with self._writing() as db:
+            for name in (requests.name, notes.name):
+                db.exec_driver_sql(sql.NUMBER_FROM, (name, seq, name))
 
     # -- writing what was recorded ------------------------------------------------------------------------
 
