@@ -355,10 +355,6 @@ def _within(seconds: float, work: Callable[[], object]) -> None:
         thread.join(seconds)
 
 
-def _always(store: Store) -> Callable[[], Store]:
-    return lambda: store
-
-
 def _older_stores(path: Path) -> list[Store]:
     from ._journal import files
     from ._journal.store import Store
