@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +21,14 @@ from .errors import JournalError
 if TYPE_CHECKING:
     from ._courier.forward import Forwarder
     from ._courier.loop import Courier
+    from ._journal import places
     from ._journal.counting import Totals
     from ._journal.rows import Encoder
     from ._journal.store import Store
 
 log = logging.getLogger("pltrack")
 
+_GRACE = 0.3  # seconds beyond a limit, for what is nearly done
 _LOOK_AGAIN = 0.02  # while answers come in: looking costs the courier the lock
 
 
@@ -83,26 +83,119 @@ class Lane:
         settings = host.settings
         self.in_memory = False
         self.upkeep = Upkeep(self.store, lambda: host.settings)
-        self.writer = Writer(self, self.store, self._encoder, settings.max_pending)
+        self._identity: places.Identity = None  # which file is open
+        self._said_stuck = False
+        self.writer = Writer(self, self._in_place, self._encoder, settings.max_pending)
 
     def store(self) -> Store:
-        """Return the open journal; where the file cannot be used, one in memory, and say so."""
+        """Return the open journal; where no file can be used, one in memory, and say so.
+
+        Raises JournalError while it cannot be opened for a reason that passes.
+        """
         if self._store is None:
             with _loading.LOCK:
-                from ._journal.store import Store
+                from ._journal.store import Store  # noqa: F401 -- loaded under the lock
 
             # Under the same lock: opening makes SQLAlchemy load its dialect.
             with _loading.LOCK, self._lock:
                 if self._store is None:
-                    try:
-                        self._store = Store.open(self.path)
-                    except JournalError as error:
-                        log.error("pltrack: %s; records are kept in memory until this process ends", error)
-                        self.in_memory = True
-                        self._store = Store.in_memory()
-                    self._store.forwards = bool(self._hub)
-                    self._store.keeps_content = lambda: self._host.settings.keep_content > 0
+                    self._store = self._fitted(self._opened())
         return self._store
+
+    def _fitted(self, store: Store) -> Store:
+        store.forwards = bool(self._hub)
+        store.keeps_content = lambda: self._host.settings.keep_content > 0
+        return store
+
+    def _in_place(self) -> Store:
+        """Return the open journal, a fresh one where its file was deleted or replaced."""
+        from ._journal import places
+
+        store = self.store()
+        if not self.in_memory and places.identity(store.path or self.path) != self._identity:
+            self._replace(JournalError(f"the journal {self.file} was deleted or replaced by another program"))
+        return self.store()
+
+    def _opened(self) -> Store:
+        from ._journal import places
+        from ._journal.store import Store
+
+        if kind := places.network_of(self.path):
+            return self._in_memory(
+                f"the journal {self.path} is on a network file system ({kind}), which SQLite cannot use"
+            )
+        seen = places.identity(self.path)
+        try:
+            store = Store.open(self.path)
+        except JournalError as error:
+            if places.is_passing(error):
+                raise
+            if not places.is_ruined(error):
+                return self._in_memory(str(error))
+            try:
+                store = self._afresh(seen, error)
+            except (JournalError, OSError) as again:
+                if places.is_passing(again):
+                    raise
+                return self._in_memory(str(again))
+        self._identity = places.identity(store.path or self.path)
+        return store
+
+    def _in_memory(self, why: str) -> Store:
+        from ._journal.store import Store
+
+        log.error("pltrack: %s; records are kept in memory until this process ends", why)
+        self.in_memory = True
+        return Store.in_memory()
+
+    def _afresh(self, broken: places.Identity, error: BaseException) -> Store:
+        """Set the broken file aside and open a fresh one in its place, unless another process did."""
+        from ._journal import places
+        from ._journal.store import Store
+
+        path = self.file
+        with places.one_at_a_time(path.parent):
+            aside = places.set_aside(path, broken)
+            store = Store.open(self.path)
+            store.number_from(int(time.time() * 1000))
+        log.error(
+            "pltrack: %s; it was set aside as %s and a fresh journal is written in its place",
+            error, aside or "another name by another process",
+        )  # fmt: skip
+        return store
+
+    def stuck(self, error: BaseException) -> bool:
+        """Hear that nothing can be written: a ruined or missing file is replaced, anything else is waited for."""
+        from ._journal import places
+
+        if places.is_ruined(error) and self._store is not None and not self.in_memory:
+            self._replace(error)
+            return True
+        if not self._said_stuck:
+            self._said_stuck = True
+            log.error(
+                "pltrack: %s; up to %d records wait in memory and are written when it can be done: look for a full "
+                "disk, or for another program that holds the file",
+                error, self._host.settings.max_pending,
+            )  # fmt: skip
+        return False
+
+    def is_of_the_place(self, error: BaseException) -> bool:
+        """Tell whether the journal is at fault, and not what was to be written."""
+        from ._journal import places
+
+        return places.is_of_the_place(error)
+
+    def _replace(self, error: BaseException) -> None:
+        with _loading.LOCK, self._lock:
+            from ._journal import places
+
+            old, self._store = self._store, None
+            if old is not None:
+                old.close()
+            with suppress(JournalError, OSError):  # or else it is opened the next time
+                store = self._fitted(self._afresh(self._identity, error))
+                self._store, self._identity = store, places.identity(store.path or self.path)
 
     def courier(self) -> Courier | Forwarder:
         """Return what takes this journal's rows further, not necessarily started."""
@@ -199,6 +292,11 @@ class Lane:
 
     def flush(self, timeout: float) -> FlushResult:
         """Wait at most `timeout` seconds for what this process has put here until now."""
+        results: list[FlushResult] = []
+        _within(timeout + _GRACE, lambda: results.append(self._flush(timeout)))
+        return results[0] if results else FlushResult(0, max(len(self.writer), 1), 0)
+
+    def _flush(self, timeout: float) -> FlushResult:
         deadline = time.monotonic() + timeout
         store, owner = self.store(), self._host.owner
         since = store.marks()
@@ -241,25 +339,40 @@ class Lane:
     def settle(self, deadline: float) -> None:
         """Write and send what there is time for; more may come afterwards."""
         if self.is_written(max(deadline - time.monotonic(), 1.0)):
-            self.await_delivery(deadline)
+            left = max(deadline - time.monotonic(), 0.0)
+            _within(left + _GRACE, lambda: self.await_delivery(deadline))
 
     def close(self, deadline: float, *, hurry: bool) -> None:
         """Write what is queued, send what there is time for, end the threads."""
-        self.writer.close(max(deadline - time.monotonic(), 5.0))
+        patience = _GRACE if self.writer.stuck else 5.0  # a disk that works gets the time it needs
+        written = self.writer.close(max(deadline - time.monotonic(), patience))
         if self._courier is not None:
-            if hurry:
-                self.await_delivery(deadline)
+            if hurry and written:
+                left = max(deadline - time.monotonic(), 0.0)
+                _within(left + _GRACE, lambda: self.await_delivery(deadline))
             for courier in self.couriers:
                 courier.close(max(deadline - time.monotonic(), 0.3))
             for store, _ in self.older:
                 store.close()
         self.upkeep.close(1.0)
-        if self._store is not None:
+        if self._store is not None and written:
             self._store.close()
 
 
-def _always(store: Store) -> Callable[[], Store]:
-    return lambda: store
+def _within(seconds: float, work: Callable[[], object]) -> None:
+    """Do what may have to wait for the disk, and come back in time whether it is done or not."""
+
+    def quietly() -> None:
+        with suppress(JournalError):  # said by the writer, or by the courier
+            work()
+
+    thread = threading.Thread(target=quietly, name="pltrack-flush", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending
+        quietly()
+    else:
+        thread.join(seconds)
 
 
 def _older_stores(path: Path) -> list[Store]:
@@ -275,19 +388,3 @@ def _older_stores(path: Path) -> list[Store]:
         except JournalError as error:
             log.error("pltrack: %s; what is left in it is not delivered", error)
     return found
-
-
-def default_journal() -> Path:
-    """Return the journal's default place: the user's state folder, or the temporary one without a home."""
-    import platformdirs
-
-    try:
-        folder = platformdirs.user_state_path("pltrack", appauthor=False)
-        if folder.is_absolute() and not str(folder).startswith("/nonexistent"):
-            return folder / "journal.db"
-    except (RuntimeError, OSError):
-        pass
-
-    place = Path(tempfile.gettempdir()) / f"pltrack-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    log.warning("pltrack: there is no home folder, the journal is kept in %s", place)
-    return place / "journal.db"

@@ -20,7 +20,8 @@ from . import _loading
 from ._callbacks import Callbacks, IdCallback
 from ._checks import checked_seconds
 from ._children import at_end_of_child
-from ._lane import FlushResult, Lane, default_journal
+from ._home import default_journal
+from ._lane import FlushResult, Lane
 from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
 from ._status import Health, Said, Status
@@ -239,7 +240,7 @@ class Runtime:
             without_key=totals.keyless if totals else 0,
             oldest_pending_seconds=totals.oldest if totals else None,
             paused_reason=next((line.paused for line in lines if line.paused), None),
-            last_error=next((line.last_error for line in lines if line.last_error), None),
+            last_error=self.lane.writer.stuck or next((line.last_error for line in lines if line.last_error), None),
             journal=str(self.lane.file),
             hub=self.settings.hub_shown or None,
             forwarded=by_state.get("forwarded", 0),
@@ -348,13 +349,6 @@ def reset() -> None:
 def flush(timeout: float = 5.0) -> FlushResult:
     """Wait at most `timeout` seconds until what was recorded before this call is delivered."""
     return get().flush(checked_seconds(timeout))
-
-
-@guarded
-def deliver() -> None:
-    """Deliver for at most `exit_timeout` seconds, before a server ends; calls in flight go on."""
-    runtime = get()
-    runtime.flush(runtime.settings.exit_timeout)
 
 
 async def aflush(timeout: float = 5.0) -> FlushResult:

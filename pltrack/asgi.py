@@ -81,7 +81,7 @@ def _delivering(send: Send) -> Send:
 
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"].startswith("lifespan.shutdown."):
-            await asyncio.to_thread(_runtime.deliver)
+            await asyncio.to_thread(_deliver)
         await send(message)
 
     return sending
@@ -98,3 +98,10 @@ async def session() -> AsyncIterator[Session]:
         return
     async with RequestSession(DEFAULT_NAME) as opened:
         yield opened
+
+
+@_runtime.guarded
+def _deliver() -> None:
+    """Deliver for at most `exit_timeout` seconds, before a server ends; calls in flight go on."""
+    runtime = _runtime.get()
+    runtime.flush(runtime.settings.exit_timeout)

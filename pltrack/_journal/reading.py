@@ -20,7 +20,7 @@ from . import statements as sql
 from .counting import Totals
 from .schema import bodies, notes, requests, sessions
 
-BUSY_MS = 30_000  # how long SQLite waits for other processes
+BUSY_MS = 1_000  # who waits for other processes holds up our readers and forks: rather often than long
 
 
 class Outcome(NamedTuple):

@@ -209,6 +209,8 @@ LINKED_BY_HAND = (
     .where(requests.c.id == bindparam("an_id"))
     .values(prompt_name=bindparam("prompt"), prompt_version=bindparam("version"))
 )
+NUMBER_FROM = """insert into sqlite_sequence (name, seq)
+    select ?, ? where not exists (select 1 from sqlite_sequence where name = ?)"""
 LAST_SEQ = "select coalesce((select seq from sqlite_sequence where name = 'requests'), 0)"
 
 _target = (

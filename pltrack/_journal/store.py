@@ -120,6 +120,12 @@ class Store(Inserting):
         with _loading.LOCK, self._lock, suppress(SQLAlchemyError):
             self._engine.dispose()
 
+    def number_from(self, seq: int) -> None:
+        """Let sequence numbers start there: what is still said about rows of a lost file must not hit new ones."""
+        with self._writing() as db:
+            for name in (requests.name, notes.name):
+                db.exec_driver_sql(sql.NUMBER_FROM, (name, seq, name))
+
     # -- delivery -----------------------------------------------------------------------------------------
 
     def claim(self, destinations: Sequence[str], owner: str, limit: int, patience: float) -> list[Claimed]:

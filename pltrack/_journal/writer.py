@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._records import Barrier, Call, Handle, Note, Scope, SessionEnded, Written
@@ -22,6 +23,7 @@ log = logging.getLogger("pltrack")
 
 GROUP_SECONDS = 0.02  # under load a group is committed this often; the promise is 50 ms to disk
 _GROUP_MOST = 2_000
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between two attempts to write the same group
 
 
 @dataclass(slots=True)
@@ -50,6 +52,12 @@ class Host(Protocol):
     def lost_some(self, count: int, error: BaseException) -> None:
         """Hear of records that had to be given up."""
 
+    def stuck(self, error: BaseException) -> bool:
+        """Hear that a group could not be written and is tried again; tell whether that can be done at once."""
+
+    def is_of_the_place(self, error: BaseException) -> bool:
+        """Tell whether the journal is at fault, and not what was to be written."""
+
 
 class Writer:
     """Owns the queue of records and the thread that empties it; `put` is all that the program pays for."""
@@ -68,15 +76,19 @@ class Writer:
         self._hurry = threading.Event()
         self._idle = True
         self._closing = False
+        self._until = float("inf")  # when a group that cannot be written is given up
+        self._unwritten = 0
+        self._ended = threading.Event()
+        self.stuck = ""  # why nothing can be written at present
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + self._unwritten
 
     def put(self, item: Written, settings: Settings) -> bool:
         """Queue a record; return False when memory is full and it had to be given up."""
-        if len(self._queue) >= self._most and not isinstance(item, Barrier):
+        if len(self) >= self._most and not isinstance(item, Barrier):
             return False
         self._queue.append((item, settings))
         # Waking a thread costs more than queueing: not needed while it is awake, it looks again by itself.
@@ -112,12 +124,19 @@ class Writer:
         self._wake.set()
 
     def close(self, timeout: float) -> bool:
-        """Write what is queued and end the thread; return whether it ended in time."""
+        """Write what is queued and end the thread; return whether it ended in time.
+
+        What the disk does not take until then is given up, and counted as lost.
+        """
+        self._until = time.monotonic() + timeout
         self._closing = True
+        self._ended.set()
         self.hurry()
         if self._thread is not None:
             self._thread.join(timeout)
             if self._thread.is_alive():
+                why = self.stuck or "the disk is slow"
+                log.error("pltrack: %d record(s) are not on disk and the time is up: %s", len(self), why)
                 return False
         self._drain()  # what was put while the thread ended
         return True
@@ -183,22 +202,68 @@ class Writer:
             case Barrier():
                 group.barriers.append(item)
 
-    def _rename(self, group: _Group, renamed: Mapping[str, str]) -> None:
+    def _rename(self, group: _Group) -> None:
         """Tell the handles of calls whose id was taken: a program may give the same run id on each of its runs."""
-        for call in group.calls:
-            if (new := renamed.get(call.handle.id)) is not None:
-                call.handle.renamed(new)
+        for call, row in zip(group.calls, group.requests, strict=True):
+            if row["id"] != call.handle.id:
+                call.handle.renamed(row["id"])
                 self._host.taken(call)
 
     def _commit(self, group: _Group) -> None:
         started = time.monotonic()
-        try:
-            renamed = self._open().write(group.sessions, group.requests, group.notes, group.ended)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, this thread must live on for the next group
-            self._host.lost_some(len(group.requests) + len(group.notes), error)
+        self._unwritten = group.size
+        written = self._is_written(group)
+        self._unwritten = 0
+        if not written:
             return
-        if renamed:
-            self._rename(group, renamed)
+        self._rename(group)
         if (took := time.monotonic() - started) > 1:
             log.info("pltrack: writing %d records took %.1f s", group.size, took)
         self._host.written(bool(group.notes or group.ended))
+
+    def _is_written(self, group: _Group) -> bool:
+        """Write a group, however long it takes; tell whether it was done before the end."""
+        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+            try:
+                self._put(group)
+                break
+            except Exception as error:  # noqa: BLE001 -- a full disk or a lock passes; this thread must live on
+                self.stuck = str(error)
+                if self._host.stuck(error):
+                    continue
+                left = self._until - time.monotonic()
+                if left <= 0:
+                    self._host.lost_some(len(group.requests) + len(group.notes), error)
+                    return False
+                self._pause(min(pause, left))
+        self.stuck = ""
+        return True
+
+    def _put(self, group: _Group) -> None:
+        store = self._open()
+        try:
+            store.write(group.sessions, group.requests, group.notes, group.ended)
+        except Exception as error:
+            if self._host.is_of_the_place(error):
+                raise
+            self._put_each(store, group)
+
+    def _put_each(self, store: Store, group: _Group) -> None:
+        """Write the records one by one: what cannot be written goes alone."""
+        alone = [_Group(sessions=[row]) for row in group.sessions]
+        alone += [_Group(requests=[row]) for row in group.requests]
+        alone += [_Group(notes=[row]) for row in group.notes]
+        for each in [*alone, _Group(ended=group.ended)]:
+            try:
+                store.write(each.sessions, each.requests, each.notes, each.ended)
+            except Exception as error:
+                if self._host.is_of_the_place(error):
+                    raise
+                self._host.lost_some(len(each.requests) + len(each.notes), error)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt; when the end comes, the next one is at once."""
+        if self._closing:
+            time.sleep(min(seconds, _PAUSES[0]))
+        else:
+            self._ended.wait(seconds)
