@@ -42,9 +42,8 @@ class Runtime:
         self.owner = process_token()
         self.destinations: dict[str, Destination] = {}
         self.recorded = self.lost = self.internal_errors = 0
-        self.health = Health()
-        self._said = Said()
-        self._handles: weakref.WeakValueDictionary[str, Handle] = weakref.WeakValueDictionary()
+        self.health, self._said = Health(), Said()
+        self._handles = weakref.WeakValueDictionary[str, Handle]()
         self._callbacks = Callbacks(self.fault)
         self._listeners: set[Callable[[], None]] = set()
         self._lock = threading.RLock()
@@ -182,6 +181,7 @@ class Runtime:
         def now() -> None:
             self.lane.store().hurry(ids=ids)
             if self.sends:
+                self.lane.courier().start()
                 self.lane.courier().wake()
 
         self.put(Barrier(lambda: self._guarded("hurry", now)))
@@ -255,12 +255,10 @@ class Runtime:
 
 _lock = threading.RLock()
 _current: Runtime | None = None
-_configured: dict[str, Any] = {}
-_defaults: dict[str, Any] = {}
+_configured, _defaults = dict[str, Any](), dict[str, Any]()
 _ended = False
 _abandoned: list[Runtime] = []  # of parent processes: closing their files or threads is not ours to do
-after_fork: list[Callable[[], None]] = []
-before_close: list[Callable[[], None]] = []
+after_fork, before_close = list[Callable[[], None]](), list[Callable[[], None]]()
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
@@ -284,7 +282,7 @@ def get() -> Runtime:
 
 
 def nearby() -> Runtime:
-    """Return the runtime without asking for the process id, which is a system call: for what only reads settings."""
+    """Return the runtime without asking for the process id, a system call: for what only reads settings."""
     return _current or _make()
 
 
