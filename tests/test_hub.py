@@ -243,6 +243,7 @@ def test_a_newer_hub_is_left_alone(
     assert "schema 99" in sync(promptlayer, hub_url, tmp_path / "worker.db")
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_slow_holds_nobody_up(
     promptlayer: FakePromptLayer, postgres: Server, hub_url: str, tmp_path: Path
 ) -> None:
@@ -262,7 +263,7 @@ def test_a_hub_that_is_slow_holds_nobody_up(
         locked.execute("lock table requests in access exclusive mode")
         before = time.monotonic()
         ids = run(program, env).split()
-        assert time.monotonic() - before < 12
+        assert time.monotonic() - before < 20
     _end_leases(tmp_path / "app.db")
     assert "5 delivered" in sync(promptlayer, hub_url, tmp_path / "app.db")
     assert sorted(each.metadata["pltrack_id"] for each in promptlayer.requests) == sorted(ids)

@@ -265,6 +265,9 @@ def _open() -> Store | None:
     lane = _runtime.get().lane
     if not lane.path.exists():
         return None
+    from .._journal.store import Store as Journal
+
+    Journal.open(lane.path).close()  # what cannot be read is said; to set it aside is for programs that write
     store = lane.store()
     if lane.in_memory:
         raise typer.Exit(1)  # why was logged
