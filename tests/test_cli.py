@@ -248,7 +248,7 @@ def test_sync_says_what_was_refused(env: dict[str, str]) -> None:
     """A row that PromptLayer refuses for good makes the exit code 1, once; its words are shown, cleaned."""
     with FakePromptLayer() as server:
         run(PROGRAM, keyed(env, server, PLTRACK_DELIVERY="external"))
-        server.fail(Fault(status=422, times=1, path="/log-request", body={"message": "no \x1b[31mway"}))
+        server.fail(Fault(status=422, times=2, path="/log-request", body={"message": "no \x1b[31mway"}))
         assert "refused" in failure("sync", env=keyed(env, server))
         page = cli("show", "last", env=env)
         assert "no way" in page
