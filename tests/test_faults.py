@@ -121,12 +121,18 @@ def test_a_provider_that_is_not_there(promptlayer: FakePromptLayer, asking: Any)
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (exceptions.ModelAuthenticationError("no"), "PROVIDER_AUTH_ERROR"),
-        (exceptions.ModelPermissionDeniedError("no"), "PROVIDER_AUTH_ERROR"),
-        (exceptions.ModelRateLimitError("no"), "PROVIDER_RATE_LIMIT"),
-        (exceptions.ModelTimeoutError("no"), "PROVIDER_TIMEOUT"),
-        (exceptions.ModelInvalidRequestError("no"), "PROVIDER_ERROR"),
-        (exceptions.ContextOverflowError("no"), "PROVIDER_ERROR"),
+        *(
+            (getattr(exceptions, name)("no"), kind)
+            for name, kind in (
+                ("ModelAuthenticationError", "PROVIDER_AUTH_ERROR"),
+                ("ModelPermissionDeniedError", "PROVIDER_AUTH_ERROR"),
+                ("ModelRateLimitError", "PROVIDER_RATE_LIMIT"),
+                ("ModelTimeoutError", "PROVIDER_TIMEOUT"),
+                ("ModelInvalidRequestError", "PROVIDER_ERROR"),
+                ("ContextOverflowError", "PROVIDER_ERROR"),
+            )
+            if hasattr(exceptions, name)  # newer than the oldest langchain-core
+        ),
         (ValueError("no"), "UNKNOWN_ERROR"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
