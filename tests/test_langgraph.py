@@ -10,24 +10,6 @@ import uuid
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langchain_core.language_models.fake import FakeListLLM, FakeStreamingListLLM
-from langchain_core.language_models.fake_chat_models import FakeListChatModel, GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda, RunnableParallel
-from langchain_core.tools import tool
-from langgraph.cache.memory import InMemoryCache
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.func import entrypoint, task
-from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.prebuilt import ToolNode
-from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
-from wire import in_call_order
-
-import pltrack
-from pltrack import pl_session, tracked
-from pltrack.testing import FakePromptLayer
 
 pytest.importorskip("langgraph.callbacks", reason="agents and graphs are tested with today's langchain and langgraph")
 
@@ -39,7 +21,25 @@ from langchain.agents.middleware import (
     ModelRetryMiddleware,
     SummarizationMiddleware,
 )
+from langchain_core.language_models.fake import FakeListLLM, FakeStreamingListLLM
+from langchain_core.language_models.fake_chat_models import FakeListChatModel, GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.tools import tool
+from langgraph.cache.memory import InMemoryCache
 from langgraph.callbacks import GraphCallbackHandler
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
+from wire import in_call_order
+
+import pltrack
+from pltrack import pl_session, tracked
+from pltrack.testing import FakePromptLayer
 
 MODEL = FakeListChatModel(responses=["four"])
 LLM = FakeListLLM(responses=["four"])
