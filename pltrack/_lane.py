@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from ._journal import places
     from ._journal.counting import Totals
     from ._journal.rows import Encoder
+    from ._journal.saving import Saved
     from ._journal.store import Store
 
 log = logging.getLogger("pltrack")
 
+OPEN_STATES = ("pending", "sending", "waiting")
 _GRACE = 0.3  # seconds beyond a limit, for what is nearly done
 _LOOK_AGAIN = 0.02  # while answers come in: looking costs the courier the lock
 
@@ -82,9 +84,11 @@ class Lane:
         self._encoders: dict[int, tuple[Settings, Encoder]] = {}
         settings = host.settings
         self.in_memory = False
+        self.trouble = ""  # why no file is used
         self.upkeep = Upkeep(self.store, lambda: host.settings)
         self._identity: places.Identity = None  # which file is open
         self._said_stuck = False
+        self._saved: list[Saved] = []  # of files that were lost, until there is another
         self.writer = Writer(self, self._in_place, self._encoder, settings.max_pending)
 
     def store(self) -> Store:
@@ -99,7 +103,11 @@ class Lane:
             # Under the same lock: opening makes SQLAlchemy load its dialect.
             with _loading.LOCK, self._lock:
                 if self._store is None:
-                    self._store = self._fitted(self._opened())
+                    from ._journal import saving
+
+                    store = self._fitted(self._opened())
+                    saving.put_all(store, self._saved)
+                    self._store = store
         return self._store
 
     def _fitted(self, store: Store) -> Store:
@@ -145,7 +153,7 @@ class Lane:
         from ._journal.store import Store
 
         log.error("pltrack: %s; records are kept in memory until this process ends", why)
-        self.in_memory = True
+        self.in_memory, self.trouble = True, why
         return Store.in_memory()
 
     def _afresh(self, broken: places.Identity, error: BaseException) -> Store:
@@ -188,19 +196,23 @@ class Lane:
 
     def _replace(self, error: BaseException) -> None:
         with _loading.LOCK, self._lock:
-            from ._journal import places
+            from ._journal import places, saving
 
             old, self._store = self._store, None
             if old is not None:
+                self._saved.append(saving.owed(old, self._host.owner, self._host.settings.max_pending))
                 old.close()
             with suppress(JournalError, OSError):  # or else it is opened the next time
                 store = self._fitted(self._afresh(self._identity, error))
                 self._store, self._identity = store, places.identity(store.path or self.path)
+                saving.put_all(store, self._saved)
 
     def courier(self) -> Courier | Forwarder:
         """Return what takes this journal's rows further, not necessarily started."""
         if self._courier is None:
             with _loading.LOCK:
+                from ._journal import older
+
                 if self._hub:
                     from ._courier.forward import Forwarder as Kind
                 else:
@@ -211,7 +223,7 @@ class Lane:
                     host = self._host
                     made = Kind(self.store, host.owner, host.told, self._idle, lambda: host.settings)
                     made.serve(host.destinations.values())
-                    self.older = [(store, self._courier_of(store)) for store in _older_stores(self.path)]
+                    self.older = [(store, self._courier_of(store)) for store in older.stores(self.path)]
                     self._courier = made
         return self._courier
 
@@ -283,6 +295,11 @@ class Lane:
 
     def written(self, urgent: bool) -> None:
         """Hear that a group is on disk: the courier may look."""
+        if self.in_memory:
+            from ._journal import saving
+
+            if lost := saving.shrink(self.store(), self._host.settings.max_pending):
+                self._host.lost_some(lost, MemoryError("the journal in memory is full"))
         self.upkeep.look()
         if self._host.sends:
             courier = self.courier()
@@ -356,6 +373,8 @@ class Lane:
                 store.close()
         self.upkeep.close(1.0)
         if self._store is not None and written:
+            if self.in_memory and (left := sum(self._store.totals().states.get(state, 0) for state in OPEN_STATES)):
+                self._host.lost_some(left, JournalError("they were in memory only, and this process ends"))
             self._store.close()
 
 
@@ -373,18 +392,3 @@ def _within(seconds: float, work: Callable[[], object]) -> None:
         quietly()
     else:
         thread.join(seconds)
-
-
-def _older_stores(path: Path) -> list[Store]:
-    from ._journal import files
-    from ._journal.store import Store
-
-    found: list[Store] = []
-    for file in files.older(path):
-        try:
-            found.append(Store.open_older(file))
-        except files.OtherSchemaError:  # this schema's own, or of a program that is newer
-            continue
-        except JournalError as error:
-            log.error("pltrack: %s; what is left in it is not delivered", error)
-    return found
