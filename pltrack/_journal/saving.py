@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, delete, func, select
+from sqlalchemy import Connection, Select, Table, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from .._records import State
+from ..errors import JournalError
+from . import counting
 from .schema import bodies, notes, requests, sessions
 from .store import Store
 
@@ -50,15 +51,16 @@ def owed(store: Store, owner: str, most: int) -> Saved:
                 _set_free(row, owner)
             wanted = {row["session_id"] for row in found.requests}
             found.sessions.extend(dict(row) for row in db.execute(select(sessions)).mappings() if row["id"] in wanted)
-    except (SQLAlchemyError, sqlite3.Error):
+    except (SQLAlchemyError, sqlite3.Error, JournalError):
         pass  # nothing more can be read
     return found
 
 
 def put(store: Store, saved: Saved) -> int:
-    """Write what was saved into another journal, under the same numbers where they are free; return how much."""
+    """Write what was saved into another journal, under numbers of its own; return how much that was."""
     kept = 0
     with store._writing() as db:
+        since = counting.marks(db)
         for row in saved.sessions:
             db.execute(insert(sessions).values(row).on_conflict_do_nothing())
         for row in saved.requests:
@@ -69,6 +71,7 @@ def put(store: Store, saved: Saved) -> int:
                 kept += 1
         for row in saved.notes:
             kept += _inserted(db, notes, row) is not None
+        counting.inserted(db, since)
     return kept
 
 
@@ -112,24 +115,31 @@ def _drop_oldest(db: Connection, count: int) -> int:
 
 
 def _readable(db: Connection, table: Table, most: int) -> list[Row]:
-    """Return the unsettled rows: from the front up to the damage, then from the back down to it."""
+    """Return the unsettled rows: from the front up to the damage, from the back down to it, by number in between."""
     found: dict[int, Row] = {}
+    ends: list[int] = []
     for order in (table.c.seq, table.c.seq.desc()):
-        if _read(db.execute(select(table).order_by(order)).mappings(), found, most):
+        end = _read(db, select(table).order_by(order), found, most)
+        if end is None:
             break
+        ends.append(end)
+    if len(ends) == 2:
+        for seq in range(ends[0] + 1, min(ends[1] or ends[0] + most, ends[0] + most)):
+            _read(db, select(table).where(table.c.seq == seq), found, most)
     return [found[seq] for seq in sorted(found)]
 
 
-def _read(rows: Iterator[Any], found: dict[int, Row], most: int) -> bool:
+def _read(db: Connection, statement: Select[Any], found: dict[int, Row], most: int) -> int | None:
+    """Take over unsettled rows; return None at the end, or the number of the last row before the damage."""
+    last = 0
     try:
-        for row in rows:
-            if row["seq"] in found:
-                return True
+        for row in db.execute(statement).mappings():
+            last = row["seq"]
             if row["state"] in _UNSETTLED and len(found) < most:
-                found[row["seq"]] = dict(row)
+                found[last] = dict(row)
     except (SQLAlchemyError, sqlite3.Error):
-        return False
-    return True
+        return last
+    return None
 
 
 def _body(db: Connection, seq: int) -> bytes | None:
@@ -140,18 +150,20 @@ def _body(db: Connection, seq: int) -> bytes | None:
 
 
 def _set_free(row: Row, owner: str) -> None:
-    """Another process's row may have been saved, or sent, by that one: it comes later, and is looked for first."""
-    if row["owner"] != owner:
-        row["due_at"] += _GRACE
-        if "uncertain" in row:
-            row["uncertain"] = row["uncertain"] or 1
+    """What was out, or may be saved by the process that wrote it, comes later, and is looked for before it is sent."""
+    if row["owner"] == owner and row["state"] != State.SENDING:
+        return
+    row["due_at"] += _GRACE
+    if row["state"] == State.SENDING:
+        row |= {"state": State.PENDING.value, "lease_until": None}
+    if "uncertain" in row:
+        row["uncertain"] = row["uncertain"] or 1
 
 
 def _inserted(db: Connection, table: Table, row: Row) -> int | None:
-    """Insert a row unless its id is there; under a new number if another has its own."""
+    """Insert a row unless its id is there; return its number."""
     if db.scalar(select(table.c.seq).where(table.c.id == row["id"])) is not None:
         return None
-    taken = db.scalar(select(table.c.seq).where(table.c.seq == row["seq"])) is not None
-    values = {name: value for name, value in row.items() if name != "seq" or not taken}
+    values = {name: value for name, value in row.items() if name != "seq"}
     db.execute(insert(table).values(values))
     return int(db.exec_driver_sql("select last_insert_rowid()").scalar_one())
