@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from . import _loading
+from ._journal.patience import within
 from ._journal.upkeep import Upkeep
 from ._journal.writer import Writer
 from ._records import Barrier, Call
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from ._journal import places
     from ._journal.counting import Totals
     from ._journal.rows import Encoder
+    from ._journal.saving import Saved
     from ._journal.store import Store
 
 log = logging.getLogger("pltrack")
 
+OPEN_STATES = ("pending", "sending", "waiting")
 _GRACE = 0.3  # seconds beyond a limit, for what is nearly done
 _LOOK_AGAIN = 0.02  # while answers come in: looking costs the courier the lock
 
@@ -80,12 +83,12 @@ class Lane:
         self.older: list[tuple[Store, Courier]] = []  # of the files that earlier schemas wrote: only delivered
         self._lock = threading.Lock()
         self._encoders: dict[int, tuple[Settings, Encoder]] = {}
-        settings = host.settings
-        self.in_memory = False
+        self._no_file = ""  # why records are in memory
         self.upkeep = Upkeep(self.store, lambda: host.settings)
         self._identity: places.Identity = None  # which file is open
         self._said_stuck = False
-        self.writer = Writer(self, self._in_place, self._encoder, settings.max_pending)
+        self._saved: list[Saved] = []  # of files that were lost, until there is another
+        self.writer = Writer(self, self._in_place, self._encoder, host.settings.max_pending)
 
     def store(self) -> Store:
         """Return the open journal; where no file can be used, one in memory, and say so.
@@ -94,12 +97,13 @@ class Lane:
         """
         if self._store is None:
             with _loading.LOCK:
-                from ._journal.store import Store  # noqa: F401 -- loaded under the lock
+                from ._journal import saving
 
-            # Under the same lock: opening makes SQLAlchemy load its dialect.
-            with _loading.LOCK, self._lock:
+            with _loading.LOCK, self._lock:  # opening makes SQLAlchemy load its dialect
                 if self._store is None:
-                    self._store = self._fitted(self._opened())
+                    store = self._fitted(self._opened())
+                    saving.put_all(store, self._saved)
+                    self._store = store
         return self._store
 
     def _fitted(self, store: Store) -> Store:
@@ -121,9 +125,7 @@ class Lane:
         from ._journal.store import Store
 
         if kind := places.network_of(self.path):
-            return self._in_memory(
-                f"the journal {self.path} is on a network file system ({kind}), which SQLite cannot use"
-            )
+            return self._in_memory(f"{self.path} is on a network file system ({kind}), which SQLite cannot use")
         seen = places.identity(self.path)
         try:
             store = Store.open(self.path)
@@ -145,7 +147,7 @@ class Lane:
         from ._journal.store import Store
 
         log.error("pltrack: %s; records are kept in memory until this process ends", why)
-        self.in_memory = True
+        self._no_file = why
         return Store.in_memory()
 
     def _afresh(self, broken: places.Identity, error: BaseException) -> Store:
@@ -186,21 +188,34 @@ class Lane:
 
         return places.is_of_the_place(error)
 
+    def _mended(self) -> Store:
+        """Return the journal for the courier, a fresh one where its file is damaged."""
+        if (ruined := self.store().ruined) is not None:
+            self.stuck(ruined)
+        return self.store()
+
     def _replace(self, error: BaseException) -> None:
         with _loading.LOCK, self._lock:
-            from ._journal import places
+            from ._journal import places, saving
 
-            old, self._store = self._store, None
+            old = self._store
+            if places.is_ruined(error) and (old is None or old.ruined is None):
+                return  # another thread has done so
             if old is not None:
+                self._saved.append(saving.owed(old, self._host.owner, self._host.settings.max_pending))
                 old.close()
+                self._store = None
             with suppress(JournalError, OSError):  # or else it is opened the next time
                 store = self._fitted(self._afresh(self._identity, error))
                 self._store, self._identity = store, places.identity(store.path or self.path)
+                saving.put_all(store, self._saved)
 
     def courier(self) -> Courier | Forwarder:
         """Return what takes this journal's rows further, not necessarily started."""
         if self._courier is None:
             with _loading.LOCK:
+                from ._journal import older
+
                 if self._hub:
                     from ._courier.forward import Forwarder as Kind
                 else:
@@ -209,9 +224,9 @@ class Lane:
             with self._lock:
                 if self._courier is None:
                     host = self._host
-                    made = Kind(self.store, host.owner, host.told, self._idle, lambda: host.settings)
+                    made = Kind(self._mended, host.owner, host.told, self._idle, lambda: host.settings)
                     made.serve(host.destinations.values())
-                    self.older = [(store, self._courier_of(store)) for store in _older_stores(self.path)]
+                    self.older = [(store, self._courier_of(store)) for store in older.stores(self.path)]
                     self._courier = made
         return self._courier
 
@@ -237,6 +252,16 @@ class Lane:
     def file(self) -> Path:
         """Return the file that is written: another schema's may have the name that was configured."""
         return (self._store and self._store.path) or self.path
+
+    @property
+    def stuck_by(self) -> str:
+        """Say why nothing is written to a file; empty when it is."""
+        return self.writer.stuck or self._no_file
+
+    @property
+    def in_memory(self) -> bool:
+        """Tell whether records are kept in memory only."""
+        return bool(self._no_file)
 
     @property
     def in_use(self) -> bool:
@@ -283,6 +308,11 @@ class Lane:
 
     def written(self, urgent: bool) -> None:
         """Hear that a group is on disk: the courier may look."""
+        if self.in_memory:
+            from ._journal import saving
+
+            if lost := saving.shrink(self.store(), self._host.settings.max_pending):
+                self._host.lost_some(lost, MemoryError("the journal in memory is full"))
         self.upkeep.look()
         if self._host.sends:
             courier = self.courier()
@@ -293,7 +323,7 @@ class Lane:
     def flush(self, timeout: float) -> FlushResult:
         """Wait at most `timeout` seconds for what this process has put here until now."""
         results: list[FlushResult] = []
-        _within(timeout + _GRACE, lambda: results.append(self._flush(timeout)))
+        within(timeout + _GRACE, lambda: results.append(self._flush(timeout)))
         return results[0] if results else FlushResult(0, max(len(self.writer), 1), 0)
 
     def _flush(self, timeout: float) -> FlushResult:
@@ -340,7 +370,7 @@ class Lane:
         """Write and send what there is time for; more may come afterwards."""
         if self.is_written(max(deadline - time.monotonic(), 1.0)):
             left = max(deadline - time.monotonic(), 0.0)
-            _within(left + _GRACE, lambda: self.await_delivery(deadline))
+            within(left + _GRACE, lambda: self.await_delivery(deadline))
 
     def close(self, deadline: float, *, hurry: bool) -> None:
         """Write what is queued, send what there is time for, end the threads."""
@@ -349,42 +379,13 @@ class Lane:
         if self._courier is not None:
             if hurry and written:
                 left = max(deadline - time.monotonic(), 0.0)
-                _within(left + _GRACE, lambda: self.await_delivery(deadline))
+                within(left + _GRACE, lambda: self.await_delivery(deadline))
             for courier in self.couriers:
                 courier.close(max(deadline - time.monotonic(), 0.3))
             for store, _ in self.older:
                 store.close()
         self.upkeep.close(1.0)
         if self._store is not None and written:
+            if self.in_memory and (left := sum(self._store.totals().states.get(state, 0) for state in OPEN_STATES)):
+                self._host.lost_some(left, JournalError("they were in memory only, and this process ends"))
             self._store.close()
-
-
-def _within(seconds: float, work: Callable[[], object]) -> None:
-    """Do what may have to wait for the disk, and come back in time whether it is done or not."""
-
-    def quietly() -> None:
-        with suppress(JournalError):  # said by the writer, or by the courier
-            work()
-
-    thread = threading.Thread(target=quietly, name="pltrack-flush", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # the interpreter is ending
-        quietly()
-    else:
-        thread.join(seconds)
-
-
-def _older_stores(path: Path) -> list[Store]:
-    from ._journal import files
-    from ._journal.store import Store
-
-    found: list[Store] = []
-    for file in files.older(path):
-        try:
-            found.append(Store.open_older(file))
-        except files.OtherSchemaError:  # this schema's own, or of a program that is newer
-            continue
-        except JournalError as error:
-            log.error("pltrack: %s; what is left in it is not delivered", error)
-    return found

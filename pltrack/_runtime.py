@@ -240,7 +240,7 @@ class Runtime:
             without_key=totals.keyless if totals else 0,
             oldest_pending_seconds=totals.oldest if totals else None,
             paused_reason=next((line.paused for line in lines if line.paused), None),
-            last_error=self.lane.writer.stuck or next((line.last_error for line in lines if line.last_error), None),
+            last_error=self.lane.stuck_by or next((line.last_error for line in lines if line.last_error), None),
             journal=str(self.lane.file),
             hub=self.settings.hub_shown or None,
             forwarded=by_state.get("forwarded", 0),

@@ -111,7 +111,10 @@ def network(path: Path, mountinfo: str) -> str:
 def network_of(path: Path) -> str:
     """Return the kind of network file system that holds a path; the empty string for a local one."""
     try:
-        return network(Path(os.path.realpath(path)), Path("/proc/self/mountinfo").read_text())
+        mounts = Path("/proc/self/mountinfo").read_text()
+        # As it is written first: following links would touch the file system, and a dead one never answers.
+        as_written = Path(os.path.abspath(path))
+        return network(as_written, mounts) or network(Path(os.path.realpath(path)), mounts)
     except (OSError, ValueError):
         return ""
 

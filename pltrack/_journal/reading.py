@@ -18,6 +18,7 @@ from ..errors import JournalError
 from . import counting
 from . import statements as sql
 from .counting import Totals
+from .places import is_ruined
 from .schema import bodies, notes, requests, sessions
 
 BUSY_MS = 1_000  # who waits for other processes holds up our readers and forks: rather often than long
@@ -38,6 +39,7 @@ class Reader:
     def __init__(self, engine: Engine, name: str, path: Path | None = None) -> None:
         self.name = name  # for people
         self.path = path  # None: no file
+        self.ruined: JournalError | None = None  # what showed that the file is damaged
         self._engine = engine
         # A fork waits for it: the child could never take a lock that SQLite held in this thread.
         self._gate: AbstractContextManager[Any] = _loading.LOCK
@@ -128,13 +130,23 @@ class Reader:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         options = self._engine.execution_options(pltrack_reading=True)
-        with self._gate, self._lock, translated(self.name), options.begin() as db:
+        with self._gate, self._lock, self._translated(), options.begin() as db:
             yield db
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._gate, self._lock, translated(self.name), self._engine.begin() as db:
+        with self._gate, self._lock, self._translated(), self._engine.begin() as db:
             yield db
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated(self.name):
+                yield
+        except JournalError as error:
+            if is_ruined(error):
+                self.ruined = error
+            raise
 
 
 @contextmanager
