@@ -27,6 +27,11 @@ import pltrack
 from pltrack.testing import FakePromptLayer, Fault
 
 _DAY = 86400.0
+_MOVED = """update requests set started_at = started_at - :back,
+  ended_at = ended_at - :back + 0.1 + (seq * 37 % 23) / 10.0,
+  first_token_at = first_token_at - :back + (seq * 37 % 5) / 10.0 where seq = :seq"""
+_OPENED = """update sessions set started_at = started_at + coalesce((select min(requests.started_at) from requests
+  where requests.session_id = sessions.id) - started_at, 0) where id <> root"""
 _GOODS = ("kettle", "toaster", "bread knife", "teapot", "coffee grinder", "milk jug")
 _ANSWERS = (
     "Yes: the {} is in stock. It arrives on Tuesday.",
@@ -108,16 +113,15 @@ def spread(url: str) -> None:
     with engine.begin() as db:
         roots = db.execute(text("select id from sessions where id = root order by started_at desc")).scalars().all()
         for number, root in enumerate(roots):
-            asked = {"back": number * 0.83 * _DAY / len(roots), "root": root}
-            moved = "started_at = started_at - :back"
-            db.execute(text(f"update sessions set {moved} where root = :root"), asked)
+            back = number * 0.83 * _DAY / len(roots)
             db.execute(
-                text(
-                    f"update requests set {moved}, ended_at = ended_at - :back + 0.1 + (seq * 37 % 23) / 10.0, "
-                    "first_token_at = first_token_at - :back + (seq * 37 % 5) / 10.0 where root = :root"
-                ),
-                asked,
+                text("update sessions set started_at = started_at - :back where root = :root"),
+                {"back": back, "root": root},
             )
+            calls = db.execute(text("select seq from requests where root = :root order by started_at"), {"root": root})
+            for place, seq in enumerate(calls.scalars().all()):
+                db.execute(text(_MOVED), {"seq": seq, "back": back - 1.3 * place})
+        db.execute(text(_OPENED))
 
 
 def _is_odd(body: Any) -> bool:

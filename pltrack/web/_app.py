@@ -98,7 +98,10 @@ class Site:
             return self.problem(request, 404, "There is no such session here.")
         session = _shapes.session_row(next(each for each in family if each["id"] == wanted))
         shown = [_shapes.row(each) for each in calls[:_CALLS_IN_TIMELINE]]
-        return self._page(request, "session", session=session, tree=_shapes.tree(family, shown), shown=len(shown))
+        return self._page(
+            request, "session", session=session, tree=_shapes.tree(family, shown), shown=len(shown),
+            cut=len(calls) > len(shown),
+        )  # fmt: skip
 
     def charts(self, request: Request) -> Response:
         """Figures over time."""
