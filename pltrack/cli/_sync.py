@@ -49,6 +49,7 @@ class Counts(NamedTuple):
     sending: int
     without_key: int
     orphans: int
+    paused: bool = False  # by hand
 
 
 def run(wanted: Wanted) -> int:
@@ -176,11 +177,11 @@ def _deliver(runtime: Runtime, journals: Journals, before: Counts, wanted: Wante
 
 def _ended(runtime: Runtime, store: Store, courier: Courier) -> str:
     """Say why there is nothing more to do; the empty string while there is."""
-    if all(each.paused for each in courier.lines.values()):
+    if all(each.halted or each.paused for each in courier.lines.values()):
         return "paused"
     from .._journal import orphans
 
-    going = [name for name, each in courier.lines.items() if not each.paused]
+    going = [name for name, each in courier.lines.items() if not (each.halted or each.paused)]
     if orphans.due(store, going, courier.patience) or courier.busy:
         return ""
     # A row that is under way when first looked for may be due again when looked for next: look on both sides.
@@ -201,6 +202,7 @@ def _counts(journals: Journals) -> Counts:
         sending=by_state["sending"],
         without_key=sum(totals.keyless for totals in every),
         orphans=sum(totals.orphans for totals in every),
+        paused=any(totals.paused is not None for totals in every),
     )
 
 
@@ -212,7 +214,9 @@ def _report(before: Counts, after: Counts, ended: str) -> None:
     if not after.left:
         return
     status = _runtime.status()
-    if ended == "paused":
+    if after.paused:
+        complain("delivery was paused by `pltrack pause`; `pltrack resume` lets it go on")
+    elif ended == "paused":
         complain(f"delivery is paused: {status.paused_reason}")
     elif ended == "timeout":
         complain(f"time is up{f': {line(status.last_error)}' if status.last_error else ''}; run it again to go on")
