@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _SHORT_ID_AMONG = 200  # newest requests in which the end of an id is looked for
 _WHOLE_ID = 32
+_CLASS = re.compile(r"(?:[a-z_]\w*\.)+([A-Z]\w*)")
 SHORT = 8
 
 
@@ -45,6 +47,13 @@ class Entry:
     def status(self) -> str:
         """SUCCESS, WARNING or ERROR."""
         return str(self.body.get("status") or self.row["status"])
+
+    @property
+    def short_model(self) -> str:
+        """The model's name; of one that is known by its class, without the package."""
+        name = str(self.row["model"])
+        found = _CLASS.fullmatch(name)
+        return found[1] if found else name
 
     @property
     def tags(self) -> list[str]:

@@ -238,8 +238,14 @@ class Browser:
 def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     given: Mapping[str, Any] = filters.given
     found: list[ColumnElement[bool]] = [
-        getattr(requests.c, name) == given[name] for name in ("model", "status", "state") if name in given
+        getattr(requests.c, name) == given[name] for name in ("status", "state") if name in given
     ]
+    if filters.model:
+        whole = requests.c.model == filters.model
+        of_class = requests.c.model.endswith(
+            f".{filters.model}", autoescape=True
+        )  # as it is shown, without its package
+        found.append(or_(whole, of_class) if filters.model[0].isupper() else whole)
     if filters.session:
         named = select(sessions.c.id).where(or_(sessions.c.name == filters.session, sessions.c.id == filters.session))
         found.append(or_(requests.c.session_id.in_(named), requests.c.root.in_(named)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import suppress
 from typing import Annotated
@@ -11,6 +12,8 @@ import typer
 from ..errors import JournalError, PltrackError, SettingError
 from . import _delivering, _keeping, _looking, _prompts, _saying
 from ._screen import complain, log_to_stderr
+
+_HELP_LEAST = 52  # columns; help is not laid out for fewer unless it is told to
 
 app = typer.Typer(
     name="pltrack",
@@ -47,8 +50,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # a stream of somebody else's
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    columns = shutil.get_terminal_size().columns
+    narrow = {"terminal_width": max(columns, 24)} if columns < _HELP_LEAST else {}
     try:
-        app(prog_name="pltrack")
+        app(prog_name="pltrack", **narrow)
     except PltrackError as error:
         complain(_with_remedy(error))
         sys.exit(2 if isinstance(error, SettingError) else 1)

@@ -24,7 +24,7 @@ def run(wanted: Sequence[str], reason: str) -> int:
     if done.gone:
         complain(f"{done.gone} request(s) cannot be sent again: their content is not in the journal any more")
     if not done.requests and not done.notes:
-        complain(f"nothing is sent again in {_place.name()}")
+        complain(f"nothing of that was refused in {_place.name()}")
         return 1
     print(
         f"{done.requests} request(s) and {done.notes} note(s) wait to be delivered again, by running programs or "

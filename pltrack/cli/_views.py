@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 _STATUS_STYLE = {"SUCCESS": "green", "WARNING": "yellow", "ERROR": "red"}
 _MESSAGE_MOST = 4_000
 _REASON_MOST = 300
+_ANY_WIDTH = 10_000
 
 
 def listing(entries: Sequence[Entry], screen: Console) -> RenderableType:
     """Return the table that `pltrack ls` prints; where it is too wide for the screen, with fewer columns or none."""
     from rich.console import Group
 
-    names = list(_COLUMNS)
+    names, unlimited = list(_COLUMNS), screen.options.update(max_width=_ANY_WIDTH)
     for dispensable in (*_DISPENSABLE, ""):
         table = _table(entries, names)
-        if screen.measure(table).maximum <= screen.width:
+        if screen.measure(table, options=unlimited).maximum <= screen.width:
             return table
         if dispensable:
             names.remove(dispensable)
@@ -66,7 +67,7 @@ def _time(entry: Entry) -> str:
 _COLUMNS: dict[str, Callable[[Entry], str]] = {
     "time": _time,
     "id": lambda entry: entry.id[-_entries.SHORT :],
-    "model": lambda entry: line(entry.row["model"].rsplit(".", 1)[-1], 28),
+    "model": lambda entry: line(entry.short_model, 28),
     "status": lambda entry: entry.status,
     "tokens": lambda entry: _tokens(entry),
     "cost": lambda entry: _money(entry.row["cost"]),
@@ -170,7 +171,7 @@ def _conversation(entry: Entry, most: int | None) -> list[RenderableType]:
     shown: list[RenderableType] = []
     for who, what in said:
         cut = what if most is None or len(what) <= most else f"{what[:most]}… ({len(what)} characters; --full)"
-        shown += [words(f"  {line(who, 40)}", "bold cyan"), Padding(words(cut), (0, 0, 0, 4))]
+        shown += [words(f"  {line(who, 40)}", "bold cyan"), Padding(words(cut), (0, 0, 0, 4), expand=False)]
     return shown
 
 
