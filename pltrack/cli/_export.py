@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .._journal.browsing import Filters
     from .._journal.store import Store
 
-# What a spreadsheet takes for a formula, or drops before it looks for one; the last four are full-width.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# What a spreadsheet takes for a formula, full-width characters among it; some drop the space in front of it.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def run(store: Store | None, filters: Filters, *, as_csv: bool, output: Path | None) -> None:
@@ -77,7 +77,7 @@ def _cell(value: Any) -> Any:
     if value is None or isinstance(value, int | float):
         return value
     text = clean(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
 def _text(side: str) -> Callable[[Entry], str]:
