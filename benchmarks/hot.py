@@ -37,7 +37,7 @@ def main(calls: int) -> None:
     sinks = Sinks(1)
     with tempfile.TemporaryDirectory(prefix="pltrack-bench-") as place:
         stacks, folder = Path(place) / "stacks", Path(place)
-        recorder = [spy, "record", "-q", "-F", "-t", "-f", "raw", "-r", "500", "-o", str(stacks), "--"]
+        recorder = [spy, "record", "-F", "-t", "-f", "raw", "-r", "500", "-o", str(stacks), "--"]
         command = [sys.executable, "-c", PROGRAM, sinks.urls[0], str(folder), str(calls)]
         done = subprocess.run(
             [*recorder, *command], env=environment() | {"PYTHONPATH": str(Path(__file__).parent)},
@@ -50,37 +50,34 @@ def main(calls: int) -> None:
 
 
 def report(stacks: str) -> None:
-    """Print where each thread is: in a function itself, and in it with all that it calls."""
+    """Print where each thread is: in a function itself, and in it with all that it calls; without loading modules."""
     threads: dict[str, tuple[Counter[str], Counter[str]]] = {}
     for line in stacks.splitlines():
         frames, _, count = line.rpartition(" ")
         thread, *calls = frames.split(";")
-        own, whole = threads.setdefault(_name(thread), (Counter(), Counter()))
+        if not calls or "_find_and_load" in frames:
+            continue
+        own, whole = threads.setdefault(thread.partition(": ")[2], (Counter(), Counter()))
         names = [_shown(call) for call in calls]
         own[names[-1]] += int(count)
         whole.update(dict.fromkeys(names, int(count)))
     everything = sum(own.total() for own, _ in threads.values())
     for thread, (own, whole) in sorted(threads.items(), key=lambda each: -each[1][0].total()):
+        if not thread:
+            continue
         print(f"\n{thread}: {own.total() / everything:.0%} of all work; in percent of this thread")
         print(f"  {'itself':>6} {'whole':>6}")
-        pick = {**dict(own.most_common(MOST)), **dict(_ours(whole).most_common(MOST))}
-        for name in sorted(pick, key=lambda name: -whole[name]):
+        ours = Counter({name: count for name, count in whole.items() if name.startswith("pltrack/")})
+        for name in sorted(
+            {*dict(own.most_common(MOST)), *dict(ours.most_common(MOST))}, key=lambda name: -whole[name]
+        ):
             print(f"  {own[name] / own.total():6.1%} {whole[name] / own.total():6.1%}  {name}")
 
 
-def _ours(whole: Counter[str]) -> Counter[str]:
-    return Counter({name: count for name, count in whole.items() if "pltrack/" in name})
-
-
-def _name(thread: str) -> str:
-    return thread.partition('"')[2].rpartition('"')[0] or thread
-
-
 def _shown(call: str) -> str:
-    """Return `path:function`, the path from its package on."""
+    """Return the function of `function (path:line)` after its path."""
     function, _, place = call.rpartition(" (")
-    path = place.rstrip(")").rpartition(":")[0] if place.rstrip(")").rpartition(":")[2].isdigit() else place.rstrip(")")
-    return f"{path.rpartition('site-packages/')[2]}:{function}"
+    return f"{place.rpartition(':')[0]} {function}"
 
 
 if __name__ == "__main__":
