@@ -167,7 +167,7 @@ class Runtime:
         """Look in the journal what became of requests: another process may have delivered them."""
 
         def look() -> None:
-            known = [each for each in self.lane.store().outcomes(ids) if each.state in ("delivered", "failed")]
+            known = [each for each in self.lane.outcomes(ids) if each.state in ("delivered", "failed")]
             self.told([(each.id, each.pl_id, True) for each in known])
             if self.sends and len(known) < len(ids):
                 self.lane.courier().ask(set(ids).difference(each.id for each in known))
@@ -178,13 +178,7 @@ class Runtime:
     def hurry(self, ids: Sequence[str]) -> None:
         """Let requests go out now instead of waiting for notes to fold."""
 
-        def now() -> None:
-            self.lane.store().hurry(ids=ids)
-            if self.sends:
-                self.lane.courier().start()
-                self.lane.courier().wake()
-
-        self.put(Barrier(lambda: self._guarded("hurry", now)))
+        self.put(Barrier(lambda: self._guarded("hurry", lambda: self.lane.hurry(ids))))
         self.lane.writer.hurry()
 
     @contextmanager

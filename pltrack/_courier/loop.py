@@ -100,6 +100,11 @@ class Courier(Sender):
         return bool(going) and store.unsettled(self._owner, marks, going)
 
     @property
+    def settled(self) -> Mapping[str, int]:
+        """Return how many rows were written down as delivered or failed, and how many of them are requests."""
+        return self._ledger.settled
+
+    @property
     def busy(self) -> bool:
         """Tell whether anything is under way."""
         return bool(self._tasks)
@@ -184,6 +189,7 @@ class Courier(Sender):
             return min(waits)
         except JournalError as error:
             log.debug("pltrack: %s", error)
+            self._ledger.tell()
         except Exception as error:  # noqa: BLE001 -- this thread must live on, or nothing is delivered any more
             self._fault("a round of the courier", error)
         return _POLL
