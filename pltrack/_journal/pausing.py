@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Float, String, cast, delete, select
 
+from ..errors import JournalError
 from . import statements as sql
 from .schema import meta
 
@@ -22,9 +23,15 @@ def since(db: Connection) -> float | None:
 
 
 def look(store: Reader) -> float | None:
-    """Return when delivery was paused; None while it goes on."""
-    with store._reading() as db:
-        return since(db)
+    """Return when delivery was paused; None while it goes on. The journal's file says so for what is beside it."""
+    asked = store.beside()
+    try:
+        with (asked or store)._reading() as db:
+            return since(db)
+    except JournalError:
+        if asked is None:
+            raise
+        return None  # nobody can tell
 
 
 def pause(store: Exchange) -> float | None:
