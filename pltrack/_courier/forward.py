@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .. import _loading
@@ -50,9 +49,10 @@ class Forwarder:
         self._idle = idle
         self._url = settings().hub
         self._hub: Hub | None = None
-        self._line = Line(Destination("the hub", ""), asyncio.Semaphore())
+        self._line = Line(Destination("the hub", ""))
         self.lines = {"hub": self._line}
         self.patience = BORROW_AFTER
+        self.settled: Mapping[str, int] = {"requests": 0}  # the hub knows what became of them
         self._asked: dict[str, float] = {}  # ids of requests that somebody waits for, and until when
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()

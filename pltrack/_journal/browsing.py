@@ -7,7 +7,7 @@ with a thousand rows and with a million.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from .schema import bodies, notes, prompts, requests, sessions
 
 _LOOKED_AT = 20_000  # rows for one page; fewer where content has to be read
 _LOOKED_INTO = 4_000
+_AT_ONCE = 50  # with their content
 _SHORT_BODY = 100_000  # bytes; longer ones are not read for a list
 _REASONS_OF = 2_000
 _LATE = 3600.0  # seconds by which rows may be out of order
@@ -82,11 +83,13 @@ class Browser:
     def __init__(self, store: Reader) -> None:
         self._store = store
 
-    def requests(self, filters: Filters, *, before: int | None = None, limit: int = 50) -> Page:
-        """Return a page of requests, each with its session, its notes and, where it is short, its content."""
+    def requests(self, filters: Filters, *, before: int | None = None, limit: int = 50, content: bool = False) -> Page:
+        """Return a page of requests, each with its session and its notes; with its `content` where that is short."""
         with self._store._reading() as db:
-            window, oldest, since = self._window(db, filters, before)
-            statement = select(requests).where(*window, *conditions(filters)).order_by(requests.c.seq.desc())
+            one_session = bool(filters.session) and self._is_session(db, filters.session)
+            window, oldest, since = self._window(db, filters, before, whole=one_session)
+            fits = conditions(filters, one_session=one_session)
+            statement = select(requests).where(*window, *fits).order_by(requests.c.seq.desc())
             found = [dict(row) for row in db.execute(statement.limit(limit + 1)).mappings()]
             if len(found) > limit:
                 rows, older, since = found[:limit], found[limit - 1]["seq"], None
@@ -94,8 +97,31 @@ class Browser:
                 rows, older = found, oldest if self._any_before(db, oldest, filters, since) else None
             self._add_notes(db, rows)
             self._add_sessions(db, rows)
-            self._add_bodies(db, rows)
+            if content:
+                self._add_bodies(db, rows)
         return Page(rows, older, since if older is not None else None)
+
+    def every(self, filters: Filters) -> Iterator[dict[str, Any]]:
+        """Yield the requests that there are now, the oldest first, with content, notes and session, a few at a time."""
+        with self._store._reading() as db:
+            newest = db.scalar(select(func.max(requests.c.seq))) or 0
+        after, fits = 0, conditions(filters)
+        while after < newest:
+            window = select(requests.c.seq).where(requests.c.seq > after).order_by(requests.c.seq).limit(_LOOKED_INTO)
+            with self._store._reading() as db:
+                upto = min(db.scalar(select(func.max(window.subquery().c.seq))) or newest, newest)
+                range_ = requests.c.seq > after, requests.c.seq <= upto
+                fitting = db.scalars(select(requests.c.seq).where(*range_, *fits).order_by(requests.c.seq)).all()
+            for start in range(0, len(fitting), _AT_ONCE):
+                yield from self._whole(fitting[start : start + _AT_ONCE])
+            after = upto
+
+    def last_note(self, kind: str, about: str) -> dict[str, Any] | None:
+        """Return what was said last, of its kind, about a request: our id or PromptLayer's."""
+        mine = notes.c.pl_id == int(about) if about.isdigit() else notes.c.request_id == about
+        statement = select(notes).where(mine, notes.c.kind == kind).order_by(notes.c.seq.desc()).limit(1)
+        with self._store._reading() as db:
+            return next((dict(row) for row in db.execute(statement).mappings()), None)
 
     def request(self, id: str) -> dict[str, Any] | None:
         """Return one request by our id or PromptLayer's, with its content, notes, session and neighbours in time."""
@@ -195,10 +221,15 @@ class Browser:
 
     # -- parts --------------------------------------------------------------------------------------------
 
-    def _window(self, db: Any, filters: Filters, before: int | None) -> tuple[list[Any], int, float | None]:
+    def _is_session(self, db: Any, id: str) -> bool:
+        return db.scalar(select(sessions.c.id).where(sessions.c.id == id)) is not None
+
+    def _window(
+        self, db: Any, filters: Filters, before: int | None, *, whole: bool
+    ) -> tuple[list[Any], int, float | None]:
         """Return which rows are looked at for a page, the last of them, and when that one ended."""
         earlier = [requests.c.seq < before] if before is not None else []
-        if filters.session:  # its rows are found by an index
+        if whole:
             return earlier, 0, None
         looked_at = _LOOKED_INTO if filters.text else _LOOKED_AT
         looked = select(requests.c.seq).where(*earlier).order_by(requests.c.seq.desc()).limit(looked_at).subquery()
@@ -218,6 +249,15 @@ class Browser:
             return None
         last = select(looked.c.started_at, looked.c.id).order_by(looked.c.started_at, looked.c.id)
         return tuple(db.execute(last.limit(1)).one())
+
+    def _whole(self, seqs: Sequence[int]) -> list[dict[str, Any]]:
+        there = select(requests, bodies.c.payload).outerjoin(bodies, bodies.c.seq == requests.c.seq)
+        with self._store._reading() as db:
+            found = db.execute(there.where(requests.c.seq.in_(seqs)).order_by(requests.c.seq)).mappings()
+            rows = [dict(row) for row in found]
+            self._add_notes(db, rows)
+            self._add_sessions(db, rows)
+        return rows
 
     def _add_notes(self, db: Any, rows: Iterable[dict[str, Any]]) -> None:
         by_id = {row["id"]: row for row in rows}
@@ -282,14 +322,23 @@ def _open(limit: int, table: Any) -> list[Select[Any]]:
     return [*failed, *(newest.where(table.c.state == state) for state in states)]
 
 
-def conditions(filters: Filters) -> list[ColumnElement[bool]]:
-    """Return what must hold of a request for it to fit."""
+def conditions(filters: Filters, *, one_session: bool = False) -> list[ColumnElement[bool]]:
+    """Return what must hold of a request for it to fit; `one_session`: the session is an id, not a name."""
     given: Mapping[str, Any] = filters.given
     found: list[ColumnElement[bool]] = [
-        getattr(requests.c, name) == given[name] for name in ("model", "status", "state") if name in given
+        getattr(requests.c, name) == given[name] for name in ("status", "state") if name in given
     ]
-    if filters.session:
+    if filters.model:
+        whole = requests.c.model == filters.model
+        of_class = requests.c.model.endswith(
+            f".{filters.model}", autoescape=True
+        )  # as it is shown, without its package
+        found.append(or_(whole, of_class) if filters.model[0].isupper() else whole)
+    if one_session:  # found by an index
         found.append(or_(requests.c.session_id == filters.session, requests.c.root == filters.session))
+    elif filters.session:
+        named = select(sessions.c.id).where(or_(sessions.c.name == filters.session, sessions.c.id == filters.session))
+        found.append(or_(requests.c.session_id.in_(named), requests.c.root.in_(named)))
     if filters.user:
         found.append(requests.c.session_id.in_(select(sessions.c.id).where(sessions.c.user == filters.user)))
     if filters.tag:

@@ -26,7 +26,7 @@ def row(found: Row) -> Row:
     asked, answered = _chat.gist(found.get("payload"))
     return {
         **found,
-        "short_model": found["model"].rpartition("/")[2] or found["model"],
+        "short_model": entry.short_model,
         "seconds": entry.seconds,
         "tag_list": tags(found["tags"]),
         "scores": entry.scores,
