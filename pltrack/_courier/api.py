@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -57,7 +58,7 @@ class Api:
     def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0,  # each destination has its gate
+                limit=0,  # each destination has its workers
                 keepalive_timeout=30,
                 resolver=_Resolver(),
                 use_dns_cache=True,
@@ -88,14 +89,20 @@ class Api:
                 headers=headers,
                 allow_redirects=False,
                 proxy=self._proxy(to.base_url),
-                timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout / 2, 5.0)),
+                timeout=_limits(timeout),
             ) as response:
                 raw = await _read(response.content)
-                return Answer(response.status, _decoded(to.without_key(raw)), _retry_after(response.headers))
+                told = _decoded(to.without_key(raw))
+                return Answer(response.status, told, _retry_after(response.headers) if response.status >= 300 else None)
         except _NOT_SENT as error:
             return Answer(error=_words(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Answer(error=_words(error), maybe_arrived=True)
+
+
+@lru_cache(maxsize=16)
+def _limits(timeout: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=timeout, connect=min(timeout / 2, 5.0))
 
 
 def _proxy_of(base_url: str) -> str | None:

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 from .. import _loading
 from .._journal import orphans
@@ -18,7 +18,7 @@ from ..errors import JournalError
 from .answers import backoff
 from .api import Api
 from .ledger import Told
-from .line import Line
+from .line import Line, Work
 from .sending import Sender
 
 log = logging.getLogger("pltrack")
@@ -63,8 +63,7 @@ class Courier(Sender):
         with self._starting:
             for to in destinations:
                 if to.api_key and ((known := self.lines.get(to.fingerprint)) is None or known.to != to):
-                    line = Line(to, asyncio.Semaphore(self._settings().concurrency))
-                    self.lines = {**self.lines, to.fingerprint: line}
+                    self.lines = {**self.lines, to.fingerprint: Line(to)}
         self.wake()
 
     def start(self) -> None:
@@ -152,7 +151,8 @@ class Courier(Sender):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait)
                 if self._tasks and not self._closing:
-                    await asyncio.sleep(_BREATH if len(self._tasks) < _MANY else _DEEP_BREATH)
+                    out = sum(line.out for line in self.lines.values())
+                    await asyncio.sleep(_BREATH if out < _MANY else _DEEP_BREATH)
         finally:
             await self._stop(api)
 
@@ -167,7 +167,7 @@ class Courier(Sender):
                 self._expire_at = time.monotonic() + _EXPIRE_EVERY
                 store.expire()
                 self._idle()
-                self._spawn_searches(api, store)
+                self._search_orphans(api, store)
             if any([self._claim(api, store, line) for line in self.lines.values()]):
                 return 0.05  # an answer wakes the loop sooner
             concurrency = self._settings().concurrency
@@ -200,7 +200,7 @@ class Courier(Sender):
         for note in notes:
             by_target.setdefault(note.pl_id, []).append(note)
         for group in by_target.values():
-            self._spawn(line, group, self._send_notes(api, line, group))
+            self._give(line, group, partial(self._send_notes, api, line, group))
         if line.paused and not rows and not notes:
             line.probe_later()
         return bool(rows or notes)
@@ -210,34 +210,46 @@ class Courier(Sender):
         unsure = [row for row in rows if row.uncertain and on_unknown != "resend"]
         for row in rows:
             if not row.uncertain or on_unknown == "resend":
-                self._spawn(line, [row], self._send(api, line, row))
+                self._give(line, [row], partial(self._send, api, line, row))
         if unsure and on_unknown == "hold":
             self._hold_back(line, unsure, "the lease of a courier ended before it had an answer")
         elif unsure:
-            self._spawn(line, unsure, self._look(api, line, unsure))
+            self._give(line, unsure, partial(self._look, api, line, unsure))
 
-    def _spawn(self, line: Line, rows: Sequence[Claimed | ClaimedNote], work: Coroutine[Any, Any, None]) -> None:
+    def _give(self, line: Line, rows: Sequence[Claimed | ClaimedNote], work: Work) -> None:
         line.out += 1
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        line.jobs.append((rows, work))
+        if line.workers < self._settings().concurrency:
+            line.workers += 1
+            task = asyncio.get_running_loop().create_task(self._work(line))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-        def done(task: asyncio.Task[None]) -> None:
-            line.out -= 1
-            self._tasks.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                for row in self._ledger.open_of(rows):
-                    self._ledger.give_back(row, backoff(row.attempts), f"pltrack failed: {error!r}"[:500], counts=True)
-                self._fault("delivery", error)
-            if self._woken is not None:
-                self._woken.set()
+    async def _work(self, line: Line) -> None:
+        """Do what is to be done for one destination, one job after the other."""
+        try:
+            while line.jobs and not self._closing:
+                rows, work = line.jobs.popleft()
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001 -- the next job has nothing to do with it
+                    for row in self._ledger.open_of(rows):
+                        self._ledger.give_back(
+                            row, backoff(row.attempts), f"pltrack failed: {error!r}"[:500], counts=True
+                        )
+                    self._fault("delivery", error)
+                finally:
+                    line.out -= 1
+                    if self._woken is not None:
+                        self._woken.set()
+        finally:
+            line.workers -= 1
 
-        task.add_done_callback(done)
-
-    def _spawn_searches(self, api: Api, store: Store) -> None:
+    def _search_orphans(self, api: Api, store: Store) -> None:
         for name, line in self.lines.items():
             free = not (line.paused or line.open) and time.monotonic() >= line.search_at
             if free and orphans.due(store, [name], self.patience):
-                self._spawn(line, (), self._find_orphans(api, line))
+                self._give(line, (), partial(self._find_orphans, api, line))
 
     # -- the end ------------------------------------------------------------------------------------------
 
