@@ -80,6 +80,15 @@ def test_sending_again_what_the_hubs_workers_were_refused(
     assert cli("doctor", str(Path(desk["PLTRACK_JOURNAL"]).parent), "--json", env=desk).out.count('"ok": false') == 0
 
 
+def test_erasing_is_the_journals(app: dict[str, str]) -> None:
+    """`erase` says that the hub has its rows still, with exit code 1: nobody believes that all is gone."""
+    ours = run(CALL, app).strip()
+    told = cli("erase", "--request", ours, "--yes", env=app, code=1)
+    assert "Erased 1 request(s)" in told.out
+    assert "nothing was erased at the hub" in told.err
+    assert [each["id"] for each in json.loads(cli("ls", "--json", env=app).out)] == [ours]
+
+
 def test_pausing_at_the_hub(app: dict[str, str], desk: dict[str, str], promptlayer: FakePromptLayer) -> None:
     """Whoever pauses does it for all machines: programs hand over, `sync` delivers nothing anywhere."""
     cli("pause", env=desk)
