@@ -1,8 +1,12 @@
-"""A day in a shop: what the page is looked at with, recorded through the public door by fake models."""
+"""A day in a shop: what the page is looked at with, recorded through the public door by fake models.
+
+Usage: python tests/shop.py JOURNAL [HUB]; prints the ids of a few requests worth looking at.
+"""
 
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
@@ -16,12 +20,18 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 import pltrack
 from pltrack.testing import FakePromptLayer, Fault
 
 _DAY = 86400.0
+_MOVED = """update requests set started_at = started_at - :back,
+  ended_at = ended_at - :back + 0.1 + (seq * 37 % 23) / 10.0,
+  first_token_at = first_token_at - :back + (seq * 37 % 5) / 10.0 where seq = :seq"""
+_OPENED = """update sessions set started_at = started_at + coalesce((select min(requests.started_at) from requests
+  where requests.session_id = sessions.id) - started_at, 0) where id <> root"""
 _GOODS = ("kettle", "toaster", "bread knife", "teapot", "coffee grinder", "milk jug")
 _ANSWERS = (
     "Yes: the {} is in stock. It arrives on Tuesday.",
@@ -81,7 +91,7 @@ def record(journal: Path, server: FakePromptLayer, *, visits: int = 30, hub: str
     random = Random(7)
     pltrack.configure(
         journal=journal, api_key=server.api_key, base_url=server.url, hub=hub, linger=0.0, app="shop",
-        delivery="external" if hub else "background",
+        delivery="background",
     )  # fmt: skip
     _publish(server)
     server.fail(Fault(status=422, path="/log-request", when=_is_odd, body={"message": "model 'tiny-0' is not known"}))
@@ -90,26 +100,28 @@ def record(journal: Path, server: FakePromptLayer, *, visits: int = 30, hub: str
     special = _special()
     pltrack.flush(20)
     _later(server)
-    pltrack.flush(5)
+    pltrack.flush(1)
     return special
 
 
 def spread(url: str) -> None:
     """Move what was recorded back in time, evenly over the last twenty hours."""
-    engine = create_engine(url, poolclass=NullPool)
+    address = make_url(url)
+    if address.drivername == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")
+    engine = create_engine(address, poolclass=NullPool)
     with engine.begin() as db:
         roots = db.execute(text("select id from sessions where id = root order by started_at desc")).scalars().all()
         for number, root in enumerate(roots):
-            asked = {"back": number * 0.83 * _DAY / len(roots), "root": root}
-            moved = "started_at = started_at - :back"
-            db.execute(text(f"update sessions set {moved} where root = :root"), asked)
+            back = number * 0.83 * _DAY / len(roots)
             db.execute(
-                text(
-                    f"update requests set {moved}, ended_at = ended_at - :back + 0.1 + (seq * 37 % 23) / 10.0, "
-                    "first_token_at = first_token_at - :back + (seq * 37 % 5) / 10.0 where root = :root"
-                ),
-                asked,
+                text("update sessions set started_at = started_at - :back where root = :root"),
+                {"back": back, "root": root},
             )
+            calls = db.execute(text("select seq from requests where root = :root order by started_at"), {"root": root})
+            for place, seq in enumerate(calls.scalars().all()):
+                db.execute(text(_MOVED), {"seq": seq, "back": back - 1.3 * place})
+        db.execute(text(_OPENED))
 
 
 def _is_odd(body: Any) -> bool:
@@ -233,3 +245,15 @@ def _picture() -> str:
     head = struct.pack(">IIBBBBB", 48, 48, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(rows))) + chunk(b"IEND", b"")
     return f"data:image/png;base64,{b64encode(png).decode()}"
+
+
+def main(journal: str, hub: str = "") -> None:
+    """Record the day and leave."""
+    with FakePromptLayer(api_key="pl_shop") as server:
+        print(*record(Path(journal), server, hub=hub))
+        pltrack.shutdown(0.5)
+    spread(hub or f"sqlite:///{journal}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

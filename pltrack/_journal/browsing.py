@@ -164,8 +164,10 @@ class Browser:
             rows = [dict(row) for row in db.execute(calls).mappings()]
             self._add_notes(db, rows)
             self._add_bodies(db, rows)
-            totals = self._totals(db, [root])
-        return _with(around, totals), rows
+            within = requests.c.session_id.in_(select(_inside(id).c.id))
+            sums = dict(db.execute(select(*_SUMS).where(within)).mappings().one())
+        wanted = sums if sums["calls"] else _NOTHING
+        return [{**each, **wanted} if each["id"] == id else each for each in around], rows
 
     def undelivered(self, limit: int = 50) -> list[dict[str, Any]]:
         """Return what PromptLayer has refused or not taken yet, the newest of each first."""
@@ -273,30 +275,29 @@ class Browser:
             by_seq[seq]["payload"] = payload
 
     def _totals(self, db: Any, roots: Sequence[str]) -> dict[str, dict[str, Any]]:
-        tokens = func.coalesce(requests.c.input_tokens, 0) + func.coalesce(requests.c.output_tokens, 0)
-        statement = (
-            select(
-                requests.c.root,
-                func.count().label("calls"),
-                func.count().filter(requests.c.status == "ERROR").label("errors"),
-                func.sum(tokens).label("tokens"),
-                func.sum(requests.c.cost).label("cost"),
-                (func.max(requests.c.ended_at) - func.min(requests.c.started_at)).label("seconds"),
-            )
-            .where(requests.c.root.in_(roots))
-            .group_by(requests.c.root)
-        )
+        statement = select(requests.c.root, *_SUMS).where(requests.c.root.in_(roots)).group_by(requests.c.root)
         return {row["root"]: dict(row) for row in db.execute(statement).mappings()} if roots else {}
 
 
+def _inside(session: str) -> Any:
+    """Return the ids of a session and of those nested in it, level by level: by the index on parents."""
+    inside = select(sessions.c.id).where(sessions.c.id == session).cte("inside", recursive=True)
+    return inside.union(select(sessions.c.id).where(sessions.c.parent == inside.c.id))
+
+
 def _family(root: str, limit: int) -> Select[Any]:
-    """Return a session and those nested in it, level by level: by the index on parents."""
-    inside = select(sessions.c.id).where(sessions.c.id == root).cte("inside", recursive=True)
-    inside = inside.union(select(sessions.c.id).where(sessions.c.parent == inside.c.id))
-    family = select(sessions).where(sessions.c.id.in_(select(inside.c.id)))
+    family = select(sessions).where(sessions.c.id.in_(select(_inside(root).c.id)))
     return family.order_by(sessions.c.id != root, sessions.c.started_at).limit(limit)
 
 
+_TOKENS = func.coalesce(requests.c.input_tokens, 0) + func.coalesce(requests.c.output_tokens, 0)
+_SUMS = (
+    func.count().label("calls"),
+    func.count().filter(requests.c.status == "ERROR").label("errors"),
+    func.sum(_TOKENS).label("tokens"),
+    func.sum(requests.c.cost).label("cost"),
+    (func.max(requests.c.ended_at) - func.min(requests.c.started_at)).label("seconds"),
+)
 _NOTHING = {"calls": 0, "errors": 0, "tokens": 0, "cost": None, "seconds": 0.0}
 
 

@@ -26,7 +26,7 @@ _FIRST = 200  # rows of each state; those that came late are among them
 class Fact(NamedTuple):
     """What charts show of one request."""
 
-    seq: int
+    id: str
     model: str
     status: str
     started_at: float
@@ -40,10 +40,10 @@ class Fact(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Facts of a time, with the scores by their number; each of them stands for `every` requests."""
+    """Facts of a time, with the scores by their ids; each of them stands for `every` requests."""
 
     rows: list[Fact]
-    scores: Mapping[int, Mapping[str, float]]
+    scores: Mapping[str, Mapping[str, float]]
     every: int = 1
 
 
@@ -61,8 +61,9 @@ def facts(store: Reader, filters: Filters, *, most: int = _MOST) -> Facts:
         chosen = whole if every == 1 else requests.c.seq.in_(_by_chance(first, last, every))
         fit = [chosen, requests.c.started_at >= since, *conditions(replace(filters, since=None))]
         rows = [Fact._make(row) for row in db.execute(select(*_COLUMNS).where(*fit))]
-        said = select(requests.c.seq, notes.c.payload).join(notes, notes.c.request_id == requests.c.id)
-        scores = _scores(db.execute(said.where(*fit, notes.c.kind == "score").order_by(notes.c.seq)))
+        of_these = notes.c.request_id.in_(select(requests.c.id).where(*fit))
+        said = select(notes.c.request_id, notes.c.payload).where(of_these, notes.c.kind == "score")
+        scores = _scores(db.execute(said.order_by(notes.c.seq)))
     return Facts(rows, scores, every)
 
 
@@ -89,11 +90,11 @@ def _by_chance(first: int, last: int, every: int) -> Any:
     return select(first + step.c.n * every + (step.c.n * _SCATTER) % _RANGE * every // _RANGE)
 
 
-def _scores(said: Any) -> dict[int, dict[str, float]]:
+def _scores(said: Any) -> dict[str, dict[str, float]]:
     """Return the scores of each request by name: the last of each counts."""
-    found: dict[int, dict[str, float]] = {}
-    for seq, payload in said:
+    found: dict[str, dict[str, float]] = {}
+    for request_id, payload in said:
         told = orjson.loads(payload)
         if isinstance(score := told.get("score"), int | float):
-            found.setdefault(seq, {})[str(told.get("name", ""))] = score
+            found.setdefault(request_id, {})[str(told.get("name", ""))] = score
     return found

@@ -43,9 +43,12 @@ def run(*, host: str, port: int, browser: bool) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        found = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise PltrackError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    # asyncio does so only for sockets that it makes itself; without it each page would wait 40 ms for a packet.
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
 
 
 def _names(shown: str, port: int) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -44,7 +44,7 @@ class Site:
             "/requests/{id}.json": self.record,
             "/requests/{id}": self.request,
             "/sessions": self.sessions,
-            "/sessions/{id}": self.session,
+            "/sessions/{id:path}": self.session,
             "/charts": self.charts,
             "/prompts": self.prompts,
             "/prompts/{name:path}": self.prompt,
@@ -74,7 +74,7 @@ class Site:
         found = self._browser().request(request.path_params["id"])
         if found is None:
             return self.problem(request, 404, "There is no such request here.")
-        text = orjson.dumps(entry_of(found).full(), option=orjson.OPT_INDENT_2, default=str)
+        text = json.dumps(entry_of(found).full(), indent=2, default=str)  # in ASCII: nothing in it can reorder it
         return Response(text, media_type="application/json")
 
     def sessions(self, request: Request) -> Response:
@@ -98,7 +98,10 @@ class Site:
             return self.problem(request, 404, "There is no such session here.")
         session = _shapes.session_row(next(each for each in family if each["id"] == wanted))
         shown = [_shapes.row(each) for each in calls[:_CALLS_IN_TIMELINE]]
-        return self._page(request, "session", session=session, tree=_shapes.tree(family, shown), shown=len(shown))
+        return self._page(
+            request, "session", session=session, tree=_shapes.tree(family, shown), shown=len(shown),
+            cut=len(calls) > len(shown),
+        )  # fmt: skip
 
     def charts(self, request: Request) -> Response:
         """Figures over time."""
@@ -158,7 +161,8 @@ class Site:
 
     def _page(self, request: Request, template: str, status_code: int = 200, /, **more: Any) -> Response:
         asked = {key: value for key, value in request.query_params.items() if key not in {"before", "token"} and value}
-        given = {"place": self._source.place, "path": request.url.path, "asked": asked, "now": time.time()}
+        about = {"place": self._source.place, "path": request.url.path, "now": time.time()}
+        given = {**about, "asked": asked, "paged": "before" in request.query_params}
         return HTMLResponse(render(template, **given, **more), status_code)
 
 

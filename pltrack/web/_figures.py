@@ -120,7 +120,7 @@ class Figures:
         largest = self._largest(facts, split) if split else []
         self.split = [*largest, OTHERS] if split else [""]
         for fact in facts.rows:
-            self._take(fact, facts.scores.get(fact.seq, {}).values(), split, largest)
+            self._take(fact, facts.scores.get(fact.id, {}).values(), split, largest)
 
     @property
     def groups(self) -> dict[str, list[Sum]]:
@@ -185,5 +185,5 @@ def by_version(facts: Facts) -> dict[str, dict[int | None, Sum]]:
             versions = found[fact.prompt_name]
             if fact.prompt_version not in versions:
                 versions[fact.prompt_version] = Sum()
-            versions[fact.prompt_version].add(fact, facts.scores.get(fact.seq, {}).values(), facts.every)
+            versions[fact.prompt_version].add(fact, facts.scores.get(fact.id, {}).values(), facts.every)
     return dict(found)
