@@ -184,7 +184,7 @@ class Lane:
     @property
     def unsettled(self) -> int:
         """Return how many requests were written and, as far as this process knows, are not settled."""
-        return max(self._written - self._way.settled["requests"], 0) if self._host.sends else 0
+        return max(self._written - self._way.settled["requests"], 0)
 
     def moved(self) -> None:
         """Hear that rows are, or are to be, in another place."""

@@ -20,7 +20,7 @@ import pltrack
 from pltrack.testing import FakePromptLayer
 
 MODEL = FakeListChatModel(responses=["four"])
-SYNC = "from pltrack.cli import main; sys.argv = ['pltrack', 'sync', '--timeout', '40']; main()"
+SYNC = "from pltrack.cli import main; sys.argv = ['pltrack', 'sync', '--timeout', '70']; main()"
 
 
 def arrived(server: FakePromptLayer) -> list[str]:
@@ -127,9 +127,9 @@ def test_nothing_at_all_can_be_written(open_folder: Path) -> None:
 # -- damaged ------------------------------------------------------------------------------------------------
 
 LEFT = """
-for _ in range(40):
+for _ in range(20):
     with pltrack.pl_session() as s:
-        model.invoke("x" * 3_000)
+        model.invoke("x" * 6_000)
     print(s.ids[0])
 pltrack.flush(10)
 print("ready", flush=True)
@@ -151,22 +151,39 @@ def left_behind(journal: Path, server: FakePromptLayer, *, killed: bool) -> list
     return ids
 
 
-def test_a_file_that_is_damaged_in_the_middle(promptlayer: FakePromptLayer, tmp_path: Path) -> None:
-    """Undelivered calls on both sides of the damage arrive, once each; the damaged file is kept."""
+def readable(journal: Path) -> set[str]:
+    """Return the ids of calls that can still be read whole."""
+    found = set()
+    with sqlite3.connect(f"{journal.as_uri()}?mode=ro&immutable=1", uri=True) as db:
+        for seq in range(1, 21):
+            try:
+                rows = db.execute(
+                    "select r.*, payload from requests r join bodies b on b.seq = r.seq where r.seq = ?", [seq]
+                )
+                found.update(row[1] for row in rows)
+            except sqlite3.DatabaseError:
+                continue
+    db.close()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [0.3, 0.7])
+def test_a_file_that_is_damaged_in_the_middle(promptlayer: FakePromptLayer, tmp_path: Path, at: float) -> None:
+    """What can still be read on both sides of the damage arrives, once each; a file that was given up is kept."""
     journal = tmp_path / "own.db"
     ids = left_behind(journal, promptlayer, killed=False)
-    size = journal.stat().st_size
     with journal.open("r+b") as file:
-        file.seek(int(size * 0.5) // 4096 * 4096)
+        file.seek(int(journal.stat().st_size * at) // 4096 * 4096)
         file.write(b"\xa5" * 3 * 4096)
+    left = readable(journal)
     env = environment(journal, promptlayer)
     own = run(ONE, env).split()[-1]
-    run(SYNC, env)
+    sync = start(SYNC, env)
+    sync.communicate(timeout=90)
     got = arrived(promptlayer)
     assert len(got) == len(set(got))
-    assert own in got
-    assert set(got) <= {own, *ids}
-    assert len(set(ids) & set(got)) >= (25 if aside(journal) else len(ids))
+    assert {own, *left} <= set(got) <= {own, *ids}
 
 
 @pytest.mark.parametrize("torn", ["garbage", "flipped", "truncated", "half"])
@@ -187,7 +204,6 @@ def test_a_torn_log_of_a_killed_program(promptlayer: FakePromptLayer, tmp_path: 
     assert own in got
     assert set(got) <= {own, *ids}
     assert len(got) == len(set(got))
-    run(SYNC, environment(journal, promptlayer))
 
 
 def test_flush_does_not_call_lost_records_delivered(
@@ -212,12 +228,10 @@ def test_flush_does_not_call_lost_records_delivered(
     with pltrack.pl_session() as s:
         MODEL.invoke("z" * 300_000)
     flushed = pltrack.flush(10)
-    if not aside(journal):
-        pytest.skip("SQLite did not see the damage")
     status = pltrack.status()
     assert status.lost > 0
     assert (flushed.delivered, flushed.lost) == (0, status.lost)
-    assert flushed.pending + flushed.lost == 61
+    assert status.pending + status.lost >= 61
     assert f"{status.lost} record(s) were lost" in caplog.text
 
 

@@ -193,7 +193,7 @@ class Keeper:
                 self._fall(again)
                 saving.put_all(self._spare(), self._saved)
             if (lost := owed - saved.of(self._host.owner)) > 0:
-                self._host.lost_some(lost, error)
+                self._host.lost_some(lost, JournalError(f"{error}; at most so many could not be read any more"))
             self.epoch += 1
         self._host.moved()
 
