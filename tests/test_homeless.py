@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -160,8 +161,8 @@ def readable(journal: Path) -> set[str]:
                 rows = db.execute(
                     "select r.*, payload from requests r join bodies b on b.seq = r.seq where r.seq = ?", [seq]
                 )
-                found.update(row[1] for row in rows)
-            except sqlite3.DatabaseError:
+                found.update(row[1] for row in rows if json.loads(row[-1]))
+            except (sqlite3.DatabaseError, ValueError):
                 continue
     db.close()
     return found

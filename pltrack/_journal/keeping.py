@@ -91,16 +91,16 @@ class Keeper:
 
     def serving(self) -> Store:
         """Return the file for its courier, a fresh one where it is damaged; raise JournalError while it is unusable."""
-        self._look()
-        if self.file is not None and (ruined := self.file.ruined) is not None:
-            self._replace(ruined)
+        self.stores()
         if self.file is None or self.why:
             raise JournalError(self.why)
         return self.file
 
     def stores(self) -> list[Store]:
-        """Return where rows are."""
+        """Return where rows are; a damaged file is replaced."""
         self._look()
+        if self.file is not None and (ruined := self.file.ruined) is not None:
+            self._replace(ruined)
         return [each for each in (self.file, self.memory) if each is not None]
 
     def claimable(self) -> list[Store]:

@@ -208,10 +208,13 @@ def _read(db: Connection, statement: Select[Any], found: dict[int, Row], most: i
 
 
 def _body(db: Connection, seq: int) -> bytes | None:
+    """Return a body that is whole: damage may show in what was read, and not in the reading."""
     try:
-        return db.scalar(select(bodies.c.payload).where(bodies.c.seq == seq))
-    except (SQLAlchemyError, sqlite3.Error):
+        body = db.scalar(select(bodies.c.payload).where(bodies.c.seq == seq))
+        orjson.loads(body or b"")
+    except (SQLAlchemyError, sqlite3.Error, orjson.JSONDecodeError):
         return None
+    return body
 
 
 def _set_free(row: Row, owner: str) -> None:
