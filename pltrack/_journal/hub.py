@@ -23,6 +23,9 @@ _CONNECT_SECONDS = 5
 _STATEMENT_MS = 15_000
 _SCHEMA = "schema"
 
+for _index in (index for table in tables.tables.values() for index in table.indexes):
+    _index.dialect_options["postgresql"]["where"] = _index.dialect_options["sqlite"]["where"]
+
 
 class Hub(Store):
     """The store on PostgreSQL. One connection, as on SQLite: each thread that needs the hub has its own `Hub`."""
