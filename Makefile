@@ -9,7 +9,8 @@ OLDEST := build/oldest
 TESTS  ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-oldest test-langchain test-all lint fix types layers check bench screenshots ui ci clean
+.PHONY: help setup demo test test-slow test-oldest test-langchain test-all lint fix types layers check bench bench-profile \
+	screenshots ui ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,8 +77,13 @@ layers: $(STAMP) ## Check that imports point down
 
 check: lint types layers test ## What to run before a commit
 
-bench: $(STAMP) ## Measure what tracking costs
-	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
+bench: $(STAMP) ## Measure what tracking costs, beside others (BENCH="calls --quick": a part)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python benchmarks $(BENCH)
+
+bench-profile: $(STAMP) ## Show where the time of a tracked call goes, thread by thread
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python benchmarks/hot.py
 
 ci: lint types layers test-all ## Everything that has to hold
 

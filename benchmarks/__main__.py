@@ -1,6 +1,9 @@
 """What tracking costs: one table of one run, pltrack beside a no-op handler and beside what others do.
 
 Usage: python benchmarks [NAME ...] [--quick] [--json FILE] [--write-docs]
+
+Programs of their own beside it: benchmarks/faults.py (200 kills, exits), hub.py (workers on PostgreSQL), hot.py (a
+profile of every thread).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ KB = 1_000
 
 def measure(team: Team, quick: bool) -> list[Row]:
     """Measure calls of every size, sync, async and streamed."""
-    rounds, calls = (5, 60) if quick else (13, 100)
+    rounds, calls = (5, 60) if quick else (9, 100)
     by_length = {
         count: team.rounds(rounds, "call", calls=calls * 8 // max(count, 8), messages=count)
         for count in (8, 1, 50, 200)
@@ -33,7 +33,7 @@ def measure(team: Team, quick: bool) -> list[Row]:
 
 def cpu(team: Team, quick: bool) -> list[Row]:
     """Measure all the work that a call causes in its process, until it is delivered."""
-    rounds = 3 if quick else 7
+    rounds = 3 if quick else 5
     found = team.rounds(rounds, "call", calls=400 if quick else 1_000, messages=8, around=100)
     one = team.rounds(rounds, "call", calls=100 if quick else 200, messages=8, around=1)
     bare = team.rounds(rounds, "post", ["pltrack"], calls=300)["pltrack"]["cpu"]

@@ -37,7 +37,7 @@ PATIENCE = 12.0
 
 def measure(team: Team, quick: bool) -> list[Row]:
     """Measure imports, the first call, and the end."""
-    rounds = 5 if quick else 11
+    rounds = 3 if quick else 7
     names = ["no-op", *(name for name in IMPORTS if name in team.workers)]
     times: dict[str, list[float]] = {name: [] for name in names}
     firsts: dict[str, list[float]] = {"no-op": [], "pltrack": []}

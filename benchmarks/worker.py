@@ -50,6 +50,7 @@ def added(way: Way, work: Work, calls: int, around: int = 0) -> Figures:
     `caller` is work of this thread, `wall` its time, `cpu` work of the whole process with delivery. With `around`, each
     so many calls have a block of their own.
     """
+    work(max(calls // 10, 1))  # other processes had the caches meanwhile
     without = [_plain(work, calls)]
     tracked = [_tracked(way, work, calls, around), _tracked(way, work, calls, around)]
     without.append(_plain(work, calls))
@@ -279,6 +280,8 @@ def _warm_up(way: Way) -> None:
     """Load what the first call loads, and open connections."""
     for _ in range(3):
         call(way, 30, 8)
+    gc.collect()
+    gc.freeze()  # or each collection between two measurements looks at all modules again
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ counts); times are in docs/performance.md. A change that needs more says why bes
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import pltrack
 from pltrack import _handler
 from pltrack.testing import FakePromptLayer
 
+# Other versions have other bytecode, and tell less of it to `sys.settrace`.
+counts_bytecode = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bounds are of Python 3.11's bytecode")
 Wait = Callable[[Callable[[], object]], None]
 MODEL = FakeListChatModel(responses=["four"])
 CALLS = 100
@@ -59,13 +62,15 @@ def counted(work: Callable[[], object]) -> int:
 # -- the caller's thread, in bytecode instructions of ours and of what we call --------------------------------
 
 
+@counts_bytecode
 @pytest.mark.usefixtures("quiet")
 def test_a_call_in_a_session() -> None:
     """The handler takes snapshots and puts them on a queue: nothing else is the program's to pay for."""
     with pltrack.pl_session():
-        assert counted(lambda: MODEL.invoke(EIGHT)) <= 2_200
+        assert counted(lambda: MODEL.invoke(EIGHT)) <= 2_000
 
 
+@counts_bytecode
 @pytest.mark.usefixtures("quiet")
 def test_an_async_call_in_a_session() -> None:
     """Beside what a call costs: its task is watched, as LangChain reports no end for a cancelled one."""
@@ -74,26 +79,29 @@ def test_an_async_call_in_a_session() -> None:
         await MODEL.ainvoke(EIGHT)
 
     with pltrack.pl_session():
-        assert counted(lambda: asyncio.run(ask())) <= 2_500
+        assert counted(lambda: asyncio.run(ask())) <= 2_400
 
 
+@counts_bytecode
 @pytest.mark.usefixtures("quiet")
 def test_each_message_of_a_history() -> None:
     """A message is a handful of references: nobody looks into its content on the caller's thread."""
     with pltrack.pl_session():
         more = counted(lambda: MODEL.invoke(MANY)) - counted(lambda: MODEL.invoke(EIGHT))
-    assert more / (len(MANY) - len(EIGHT)) <= 105
+    assert more / (len(MANY) - len(EIGHT)) <= 88
 
 
+@counts_bytecode
 @pytest.mark.usefixtures("quiet")
 def test_each_chunk_of_a_stream() -> None:
     """Only when the first one came is of interest; LangChain keeps the rest for us."""
     short, long = (FakeListChatModel(responses=["x" * length]) for length in (20, 220))
     with pltrack.pl_session():
         more = counted(lambda: list(long.stream(EIGHT))) - counted(lambda: list(short.stream(EIGHT)))
-    assert more / 200 <= 41
+    assert more / 200 <= 40
 
 
+@counts_bytecode
 @pytest.mark.usefixtures("quiet")
 def test_an_empty_session() -> None:
     """Entering and leaving sets a context variable; what it says is settled once, and written when it has a call."""
@@ -105,6 +113,7 @@ def test_an_empty_session() -> None:
     assert counted(block) <= 980
 
 
+@counts_bytecode
 @pytest.mark.usefixtures("quiet")
 def test_a_decorated_function() -> None:
     """`@tracked` costs a session, and finding out once what the function is."""
@@ -116,6 +125,7 @@ def test_a_decorated_function() -> None:
     assert counted(empty) <= 1_480
 
 
+@counts_bytecode
 @pytest.mark.usefixtures("quiet")
 def test_what_is_said_of_a_call() -> None:
     """A verb checks its arguments and puts a note on the queue."""
@@ -123,9 +133,9 @@ def test_what_is_said_of_a_call() -> None:
         MODEL.invoke(EIGHT)
     pltrack.flush(20)
     one = pltrack.request(session.ids[0])
-    assert counted(lambda: session.score(90)) <= 700
-    assert counted(lambda: session.metadata(plan="pro")) <= 700
-    assert counted(lambda: session.link_prompt("example", version=1)) <= 1_000
+    assert counted(lambda: session.score(90)) <= 590
+    assert counted(lambda: session.metadata(plan="pro")) <= 590
+    assert counted(lambda: session.link_prompt("example", version=1)) <= 890
     assert counted(lambda: one.score(90)) <= 460
 
 
