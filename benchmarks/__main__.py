@@ -64,7 +64,7 @@ def measured(names: list[str], quick: bool) -> tuple[list[Row], list[str]]:
     """Return the rows of what was asked for; a measurement that fails does not stop the others."""
     found: list[Row] = []
     with Team(WAYS) as team:
-        notes = [f"{name} is not in the table: {why}" for name, why in team.absent.items()]
+        notes = team.notes
         for name in names:
             print(f"... {name}", end="", file=sys.stderr, flush=True)
             started = time.monotonic()
