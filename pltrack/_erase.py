@@ -52,6 +52,10 @@ def erase(
     store = lane.store()
     if not lane.is_written(timeout):
         raise JournalError(f"nothing was erased: {lane.path} could not be written within {timeout:g} s")
+    if lane.is_split:
+        raise JournalError(
+            f"nothing was erased: {lane.stuck_by or 'records are being moved from memory into the file'}"
+        )
     found = [erasing.erase(store, wanted, held=False)]
     under_way = _wait(wanted, time.monotonic() + timeout)
     found.append(erasing.erase(store, wanted, held=True))

@@ -39,6 +39,7 @@ class Answer(NamedTuple):
     retry_after: float | None = None
     error: str = ""
     maybe_arrived: bool = False  # no answer, but the body had gone out
+    date: float | None = None  # the server's clock; asked for by `get` only
 
     @property
     def words(self) -> str:
@@ -98,6 +99,29 @@ class Api:
             return Answer(error=_words(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Answer(error=_words(error), maybe_arrived=True)
+
+    async def get(self, to: Destination, path: str, timeout: float) -> Answer:
+        """Ask for something and return the answer with the server's time, `timeout` seconds later at the latest."""
+        headers = {"X-API-KEY": to.api_key} if to.api_key else {}
+        limits = aiohttp.ClientTimeout(total=timeout)
+        proxy = self._proxy(to.base_url)
+        try:
+            async with self._session.get(
+                f"{to.base_url}{path}", headers=headers, allow_redirects=False, proxy=proxy, timeout=limits
+            ) as response:
+                raw = await _read(response.content)
+                return Answer(
+                    response.status, _decoded(to.without_key(raw)), date=_moment(response.headers.get("Date"))
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return Answer(error=_words(error))
+
+
+def _moment(told: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(told or "").timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 @lru_cache(maxsize=16)

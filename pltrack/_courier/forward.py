@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .. import _loading
@@ -52,6 +52,7 @@ class Forwarder:
         self._line = Line(Destination("the hub", ""))
         self.lines = {"hub": self._line}
         self.patience = BORROW_AFTER
+        self.settled: Mapping[str, int] = {"requests": 0}  # the hub knows what became of them
         self._asked: dict[str, float] = {}  # ids of requests that somebody waits for, and until when
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ class Ledger:
         self.notes_delivered: list[ClaimedNote] = []
         self.notes_failed: list[tuple[ClaimedNote, str]] = []
         self.notes_again: list[tuple[ClaimedNote, float, str]] = []
+        self.settled = Counter[str]()  # how many requests and notes were written down as delivered or failed
         self.hurried: set[str] = set()  # destinations whose rows need not wait any longer
 
     def hold(self, rows: Sequence[Claimed | ClaimedNote], since: float, wall: float) -> None:
@@ -99,19 +101,33 @@ class Ledger:
 
     def settle(self, store: Store) -> None:
         """Write everything down, then tell those who wait for it."""
-        arrived = [(each.claimed.id, each.pl_id, True) for each in self.delivered]
-        self._write(self.delivered, store.delivered, [each.claimed for each in self.delivered], arrived)
-        lost = [(row.id, None, True) for row, _ in self.failed]
-        self._write(self.failed, store.failed, [row for row, _ in self.failed], lost)
+        folded = sum(len(each.folded) for each in self.delivered)
+        rows = [each.claimed for each in self.delivered]
+        self._write(self.delivered, store.delivered, rows, self._arrived(), kind="delivered", more=folded)
+        refused_rows = [row for row, _ in self.failed]
+        self._write(self.failed, store.failed, refused_rows, self._refused(), kind="failed")
         self._write(self.again, store.retry, [each.row for each in self.again])
         taken = [note.seq for note in self.notes_delivered]
-        self._write(self.notes_delivered, lambda _: store.notes_delivered(taken), self.notes_delivered)
+        accepted = self.notes_delivered
+        self._write(accepted, lambda _: store.notes_delivered(taken), accepted, kind="delivered")
         refused = [(note.seq, why) for note, why in self.notes_failed]
-        self._write(self.notes_failed, lambda _: store.notes_failed(refused), [note for note, _ in self.notes_failed])
+        refused_notes = [note for note, _ in self.notes_failed]
+        self._write(self.notes_failed, lambda _: store.notes_failed(refused), refused_notes, kind="failed")
         self._write(self.notes_again, store.retry_notes, [each[0] for each in self.notes_again])
         while self.hurried:
             store.hurry(destination=next(iter(self.hurried)))
             self.hurried.pop()
+
+    def tell(self) -> None:
+        """Tell those who wait for what cannot be written down just now."""
+        if told := self._arrived() + self._refused():
+            self._tell(told)
+
+    def _arrived(self) -> list[tuple[str, int | None, bool]]:
+        return [(each.claimed.id, each.pl_id, True) for each in self.delivered]
+
+    def _refused(self) -> list[tuple[str, int | None, bool]]:
+        return [(row.id, None, True) for row, _ in self.failed]
 
     def _write(
         self,
@@ -119,10 +135,19 @@ class Ledger:
         write: Callable[[list[Any]], None],
         rows: Sequence[Claimed | ClaimedNote],
         told: Sequence[tuple[str, int | None, bool]] = (),
+        *,
+        kind: str = "",
+        more: int = 0,
     ) -> None:
         if not entries:
             return
-        write(entries)
+        counted = Counter({kind: len(entries) + more, "requests": len(told)})
+        self.settled.update(counted)  # before others can see it in the journal
+        try:
+            write(entries)
+        except BaseException:
+            self.settled.subtract(counted)
+            raise
         for row in list(rows):
             self._holds.pop((type(row), row.seq), None)
         entries.clear()

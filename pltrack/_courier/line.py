@@ -31,6 +31,7 @@ class Line:
     failures: int = 0
     blocked_until: float = 0.0  # monotonic
     paused: str = ""
+    halted: str = ""  # why nothing is sent anywhere, though all is well
     said: dict[str, tuple[float, int]] = field(default_factory=dict)  # what: when it was last said, how often not since
     last_error: str = ""
     search_at: float = 0.0
@@ -43,7 +44,7 @@ class Line:
 
     def room(self, concurrency: int) -> int:
         """Return how many rows may be claimed now; a line that failed is probed with one at a time."""
-        if time.monotonic() < self.blocked_until:
+        if self.halted or time.monotonic() < self.blocked_until:
             return 0
         if self.probing:
             return 0 if self.out else 1
@@ -53,7 +54,7 @@ class Line:
 
     def free(self) -> bool:
         """Tell whether an exchange may begin: much was claimed before the line turned out to be bad."""
-        return time.monotonic() >= self.blocked_until and not (self.probing and self.sending)
+        return not self.halted and time.monotonic() >= self.blocked_until and not (self.probing and self.sending)
 
     @property
     def open(self) -> bool:

@@ -11,9 +11,10 @@ from contextlib import suppress
 from functools import partial
 
 from .. import _loading
-from .._journal import orphans
+from .._journal import orphans, pausing
 from .._journal.store import Claimed, ClaimedNote, Store
 from .._settings import Destination, Settings
+from .._status import PAUSED_BY_HAND
 from ..errors import JournalError
 from .answers import backoff
 from .api import Api
@@ -25,6 +26,7 @@ log = logging.getLogger("pltrack")
 
 _POLL = 2.0  # other processes may have left something in the journal
 _EXPIRE_EVERY = 5.0
+_LOOK_PAUSED_EVERY = 0.5
 # Between two rounds while answers come in, so that one transaction takes many of them: longer under load.
 _BREATH = 0.01
 _DEEP_BREATH = 0.03
@@ -54,7 +56,8 @@ class Courier(Sender):
         self._wake_at = 0.0
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._expire_at = 0.0
+        self._expire_at = self._look_paused_at = 0.0
+        self._halted = ""
 
     # -- called from other threads ------------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ class Courier(Sender):
         line = self.lines.get(destination)
         if line is None:
             return "no key"
-        return line.paused or (line.last_error if line.open else "")
+        return line.halted or line.paused or (line.last_error if line.open else "")
 
     def ask(self, ids: Iterable[str]) -> None:
         """Do nothing: what other processes deliver is seen in the journal."""
@@ -95,6 +98,11 @@ class Courier(Sender):
         """Tell whether rows of this process up to `marks` are still to be delivered, and can be."""
         going = [name for name in self.lines if not self.waits_for(name)]
         return bool(going) and store.unsettled(self._owner, marks, going)
+
+    @property
+    def settled(self) -> Mapping[str, int]:
+        """Return how many rows were written down as delivered or failed, and how many of them are requests."""
+        return self._ledger.settled
 
     @property
     def busy(self) -> bool:
@@ -161,6 +169,7 @@ class Courier(Sender):
         try:
             store = self._open()
             self._ledger.settle(store)
+            self._obey(store)
             if self._settings().delivery != "background":
                 return _POLL
             if time.monotonic() >= self._expire_at:
@@ -180,9 +189,23 @@ class Courier(Sender):
             return min(waits)
         except JournalError as error:
             log.debug("pltrack: %s", error)
+            self._ledger.tell()
         except Exception as error:  # noqa: BLE001 -- this thread must live on, or nothing is delivered any more
             self._fault("a round of the courier", error)
         return _POLL
+
+    def _obey(self, store: Store) -> None:
+        """Send nothing while somebody has paused delivery; what was claimed goes back."""
+        now = time.monotonic()
+        if now >= self._look_paused_at:
+            self._look_paused_at = now + _LOOK_PAUSED_EVERY
+            halted = PAUSED_BY_HAND if pausing.look(store) is not None else ""
+            if halted != self._halted:
+                self._halted = halted
+                self._told([])  # who waits for something looks again
+                log.warning("pltrack: delivery %s", "was paused by hand; records wait" if halted else "goes on")
+        for line in self.lines.values():
+            line.halted = self._halted
 
     def _claim(self, api: Api, store: Store, line: Line) -> bool:
         """Claim what is due for one destination and set to work; return whether more may be due."""
@@ -247,7 +270,7 @@ class Courier(Sender):
 
     def _search_orphans(self, api: Api, store: Store) -> None:
         for name, line in self.lines.items():
-            free = not (line.paused or line.open) and time.monotonic() >= line.search_at
+            free = not (line.halted or line.paused or line.open) and time.monotonic() >= line.search_at
             if free and orphans.due(store, [name], self.patience):
                 self._give(line, (), partial(self._find_orphans, api, line))
 

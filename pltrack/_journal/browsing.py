@@ -6,7 +6,7 @@ with a thousand rows and with a million.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from .schema import bodies, notes, requests, sessions
 _LOOKED_AT = 20_000  # rows for one page; fewer where content has to be read
 _LOOKED_INTO = 4_000
 _CHARTED = 100_000
+_AT_ONCE = 50  # with their content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,28 @@ class Browser:
             self._add_sessions(db, rows)
         return Page(rows, older)
 
+    def every(self, filters: Filters) -> Iterator[dict[str, Any]]:
+        """Yield the requests that there are now, the oldest first, with content, notes and session, a few at a time."""
+        with self._store._reading() as db:
+            newest = db.scalar(select(func.max(requests.c.seq))) or 0
+        after, fits = 0, _conditions(filters)
+        while after < newest:
+            window = select(requests.c.seq).where(requests.c.seq > after).order_by(requests.c.seq).limit(_LOOKED_INTO)
+            with self._store._reading() as db:
+                upto = min(db.scalar(select(func.max(window.subquery().c.seq))) or newest, newest)
+                range_ = requests.c.seq > after, requests.c.seq <= upto
+                fitting = db.scalars(select(requests.c.seq).where(*range_, *fits).order_by(requests.c.seq)).all()
+            for start in range(0, len(fitting), _AT_ONCE):
+                yield from self._whole(fitting[start : start + _AT_ONCE])
+            after = upto
+
+    def last_note(self, kind: str, about: str) -> dict[str, Any] | None:
+        """Return what was said last, of its kind, about a request: our id or PromptLayer's."""
+        mine = notes.c.pl_id == int(about) if about.isdigit() else notes.c.request_id == about
+        statement = select(notes).where(mine, notes.c.kind == kind).order_by(notes.c.seq.desc()).limit(1)
+        with self._store._reading() as db:
+            return next((dict(row) for row in db.execute(statement).mappings()), None)
+
     def request(self, id: str) -> dict[str, Any] | None:
         """Return one request by our id or PromptLayer's, with its content, notes and session."""
         return next(iter(self._store.rows(1, id)), None)
@@ -169,6 +192,15 @@ class Browser:
     def _any_before(self, db: Any, seq: int) -> bool:
         return db.scalar(select(requests.c.seq).where(requests.c.seq < seq).limit(1)) is not None
 
+    def _whole(self, seqs: Sequence[int]) -> list[dict[str, Any]]:
+        there = select(requests, bodies.c.payload).outerjoin(bodies, bodies.c.seq == requests.c.seq)
+        with self._store._reading() as db:
+            found = db.execute(there.where(requests.c.seq.in_(seqs)).order_by(requests.c.seq)).mappings()
+            rows = [dict(row) for row in found]
+            self._add_notes(db, rows)
+            self._add_sessions(db, rows)
+        return rows
+
     def _add_notes(self, db: Any, rows: Iterable[dict[str, Any]]) -> None:
         by_id = {row["id"]: row for row in rows}
         for row in by_id.values():
@@ -206,10 +238,17 @@ class Browser:
 def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     given: Mapping[str, Any] = filters.given
     found: list[ColumnElement[bool]] = [
-        getattr(requests.c, name) == given[name] for name in ("model", "status", "state") if name in given
+        getattr(requests.c, name) == given[name] for name in ("status", "state") if name in given
     ]
+    if filters.model:
+        whole = requests.c.model == filters.model
+        of_class = requests.c.model.endswith(
+            f".{filters.model}", autoescape=True
+        )  # as it is shown, without its package
+        found.append(or_(whole, of_class) if filters.model[0].isupper() else whole)
     if filters.session:
-        found.append(or_(requests.c.session_id == filters.session, requests.c.root == filters.session))
+        named = select(sessions.c.id).where(or_(sessions.c.name == filters.session, sessions.c.id == filters.session))
+        found.append(or_(requests.c.session_id.in_(named), requests.c.root.in_(named)))
     if filters.user:
         found.append(requests.c.session_id.in_(select(sessions.c.id).where(sessions.c.user == filters.user)))
     if filters.tag:

@@ -69,7 +69,7 @@ class Inserting(Exchange):
             if row["session_id"] is None or self.forwards:
                 expanded.append(row)
             else:
-                ids = _requests_of(db, row["session_id"], row["kind"])
+                ids = requests_of(db, row["session_id"], row["kind"])
                 expanded.extend({**row, "request_id": each, "id": f"{row['id']}/{each}"} for each in ids)
         if expanded:
             self._hold(db, [row["request_id"] for row in expanded if row["request_id"]])
@@ -126,7 +126,7 @@ def _give_new_id(row: dict[str, Any]) -> str:
     return str(row["id"])
 
 
-def _requests_of(db: Connection, session_id: str, kind: str) -> list[str]:
+def requests_of(db: Connection, session_id: str, kind: str) -> list[str]:
     """Return the ids of the requests of a session and the sessions nested in it that `kind` may speak about."""
     tree = select(cast(literal(session_id), String).label("id")).cte("tree", recursive=True)
     tree = tree.union(select(sessions.c.id).where(sessions.c.parent == tree.c.id))

@@ -1,18 +1,21 @@
-"""Saving what a journal still owed when its file is lost, and keeping one in memory within bounds."""
+"""Carrying rows from one journal to another: out of a file that is lost, and from memory into one that serves again."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import Connection, Select, Table, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from .._records import State
+from .._records import State, new_id
 from ..errors import JournalError
-from . import counting
+from . import clearing, counting
+from . import statements as sql
 from .schema import bodies, notes, requests, sessions
 from .store import Store
 
@@ -22,6 +25,9 @@ _UNSETTLED = (State.PENDING.value, State.SENDING.value, "waiting")
 _SETTLED = (State.DELIVERED.value, State.FAILED.value)
 _GRACE = 10.0  # seconds in which the process that wrote a row may save it, too
 _AT_ONCE = 1_000
+_BATCH = 200  # rows: forks and the memory's courier wait while they are carried over
+_MOST_BYTES = 256 * 2**20
+_STALE = 3600.0  # seconds
 
 Row = dict[str, Any]
 
@@ -33,6 +39,11 @@ class Saved(NamedTuple):
     requests: list[Row]
     bodies: dict[int, bytes]
     notes: list[Row]
+
+    def of(self, owner: str) -> int:
+        """Count what one process wrote."""
+        whole = [row for row in self.requests if row["seq"] in self.bodies]
+        return sum(row["owner"] == owner for row in [*whole, *self.notes])
 
 
 def owed(store: Store, owner: str, most: int) -> Saved:
@@ -64,14 +75,16 @@ def put(store: Store, saved: Saved) -> int:
         for row in saved.sessions:
             db.execute(insert(sessions).values(row).on_conflict_do_nothing())
         for row in saved.requests:
-            if row["seq"] not in saved.bodies:
-                continue
-            if (seq := _inserted(db, requests, row)) is not None:
-                db.execute(insert(bodies).values(seq=seq, payload=saved.bodies[row["seq"]]))
-                kept += 1
+            kept += _put_request(db, row, saved.bodies.get(row["seq"]))
         for row in saved.notes:
-            kept += _inserted(db, notes, row) is not None
+            kept += _put_note(db, row)
         counting.inserted(db, since)
+        for row in saved.requests:  # what was said about them may have been waiting there
+            if row["state"] == State.DELIVERED:
+                ready = {"a_request": row["id"], "new_id": row["pl_id"], "to": row["destination"]}
+                db.execute(sql.NOTES_READY, ready)
+            elif row["state"] == State.FAILED:
+                db.execute(sql.NOTES_FAILED_WITH, {"a_request": row["id"], "why": "its request was refused"})
     return kept
 
 
@@ -84,23 +97,63 @@ def put_all(store: Store, saved: list[Saved]) -> None:
             log.warning("pltrack: %d undelivered record(s) of the lost journal were saved", count)
 
 
+def move(memory: Store, file: Store) -> Iterator[Saved]:
+    """Carry over what is not on its way, some rows at a time; raise JournalError where the file does not take it."""
+    while True:
+        # One step for everybody else: nobody claims a row while it is in both, or counts it twice.
+        with memory._gate, memory._lock:
+            with memory._reading() as db:
+                some = _movable(db)
+            if not some.requests and not some.notes:
+                return
+            put(file, some)
+            with memory._writing() as db:
+                for table, rows in ((requests, some.requests), (bodies, some.requests), (notes, some.notes)):
+                    db.execute(delete(table).where(table.c.seq.in_([row["seq"] for row in rows])))
+        yield some
+
+
 def shrink(store: Store, most: int) -> int:
-    """Keep at most that many rows in memory: settled ones go first; return how many records were lost."""
+    """Keep at most that many rows in memory, and so many bytes: settled ones go first; return how many were lost."""
     lost = 0
     with store._writing() as db:
-        if _rows(db) <= most:
+        if not _is_over(db, most):
             return 0
         done = select(requests.c.seq).where(requests.c.state.in_(_SETTLED))
         db.execute(delete(bodies).where(bodies.c.seq.in_(done)))
         db.execute(delete(requests).where(requests.c.state.in_(_SETTLED)))
         db.execute(delete(notes).where(notes.c.state.in_(_SETTLED)))
-        while (over := _rows(db) - most) > 0:
-            lost += _drop_oldest(db, min(over, _AT_ONCE))
+        clearing.empty_sessions(db, sessions.c.started_at < sql.NOW - _STALE, most)
+        while _is_over(db, most) and (gone := _drop_oldest(db, max(1, min(_rows(db) - most, _AT_ONCE)))):
+            lost += gone
     return lost
+
+
+def left(store: Store) -> int:
+    """Count what is still to be delivered."""
+    states = store.totals().states
+    return sum(states.get(state, 0) for state in _UNSETTLED)
+
+
+def _is_over(db: Connection, most: int) -> bool:
+    return _rows(db) > most or clearing.Size.of(db).used > _MOST_BYTES
 
 
 def _rows(db: Connection) -> int:
     return sum(int(db.scalar(select(func.count()).select_from(table)) or 0) for table in (requests, notes))
+
+
+def _movable(db: Connection) -> Saved:
+    """Return rows that no courier holds; what is said inside of a call that is out stays with it."""
+    out = select(requests.c.id).where(requests.c.state == State.SENDING)
+    free = requests.c.state != State.SENDING
+    found = Saved([dict(row) for row in db.execute(select(sessions)).mappings()], [], {}, [])
+    found.requests.extend(map(dict, db.execute(select(requests).where(free).limit(_BATCH)).mappings()))
+    of_these = bodies.c.seq.in_([row["seq"] for row in found.requests])
+    found.bodies.update(db.execute(select(bodies.c.seq, bodies.c.payload).where(of_these)).all())
+    said = notes.c.state != State.SENDING, notes.c.request_id.is_(None) | notes.c.request_id.not_in(out)
+    found.notes.extend(map(dict, db.execute(select(notes).where(*said).limit(_BATCH)).mappings()))
+    return found
 
 
 def _drop_oldest(db: Connection, count: int) -> int:
@@ -160,10 +213,34 @@ def _set_free(row: Row, owner: str) -> None:
         row["uncertain"] = row["uncertain"] or 1
 
 
-def _inserted(db: Connection, table: Table, row: Row) -> int | None:
-    """Insert a row unless its id is there; return its number."""
-    if db.scalar(select(table.c.seq).where(table.c.id == row["id"])) is not None:
-        return None
+def _put_request(db: Connection, row: Row, body: bytes | None) -> bool:
+    """Insert a request unless it is there; under another id where another request has its own."""
+    if body is None and row["state"] in _UNSETTLED:
+        return False
+    there = db.execute(select(requests.c.owner, requests.c.started_at).where(requests.c.id == row["id"])).first()
+    if there is not None and tuple(there) == (row["owner"], row["started_at"]):
+        return False
     values = {name: value for name, value in row.items() if name != "seq"}
-    db.execute(insert(table).values(values))
+    if there is not None:
+        values["id"] = new_id()
+        if body is not None:
+            said = orjson.loads(body)
+            said["metadata"]["pltrack_id"] = values["id"]
+            body = orjson.dumps(said)
+    db.execute(insert(requests).values(values))
+    if body is not None:
+        db.execute(insert(bodies).values(seq=_last(db), payload=body))
+    return True
+
+
+def _put_note(db: Connection, row: Row) -> bool:
+    """Insert a note unless it is there; one that waits learns what became of its request."""
+    if row["state"] == "waiting":
+        new = insert(notes).values(**sql.NOTE_VALUES).on_conflict_do_nothing()
+        return bool(db.execute(new, [{name: row[name] for name in sql.NOTE_FIELDS}]).rowcount)
+    values = {name: value for name, value in row.items() if name != "seq"}
+    return bool(db.execute(insert(notes).values(values).on_conflict_do_nothing()).rowcount)
+
+
+def _last(db: Connection) -> int:
     return int(db.exec_driver_sql("select last_insert_rowid()").scalar_one())

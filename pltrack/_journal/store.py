@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -70,12 +70,12 @@ class Store(Inserting):
     keeps_content: Callable[[], bool] = staticmethod(lambda: True)  # whether what was delivered stays for a while
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, wait_ms: int = BUSY_MS) -> Self:
         """Open or create the journal at `path`, or beside it where another schema's is there."""
         try:
-            return cls._at(path)
+            return cls._at(path, wait_ms=wait_ms)
         except files.OtherSchemaError:
-            return cls._at(files.beside(path))
+            return cls._at(files.beside(path), wait_ms=wait_ms)
 
     @classmethod
     def open_older(cls, path: Path) -> Self:
@@ -83,13 +83,13 @@ class Store(Inserting):
         return cls._at(path, as_older=True)
 
     @classmethod
-    def _at(cls, path: Path, *, as_older: bool = False) -> Self:
+    def _at(cls, path: Path, *, as_older: bool = False, wait_ms: int = BUSY_MS) -> Self:
         """Open or create the file, readable by its owner only."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Created here, before SQLite does: -wal and -shm take their mode from it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            return cls._prepared(str(path), path, as_older)
+            return cls._prepared(str(path), path, as_older, wait_ms)
         except (OSError, SQLAlchemyError, sqlite3.Error) as error:
             raise JournalError(f"the journal {path} cannot be opened: {words(error)}") from error
 
@@ -99,9 +99,9 @@ class Store(Inserting):
         return cls._prepared(":memory:", None)
 
     @classmethod
-    def _prepared(cls, database: str, path: Path | None, as_older: bool = False) -> Self:
+    def _prepared(cls, database: str, path: Path | None, as_older: bool = False, wait_ms: int = BUSY_MS) -> Self:
         def connect() -> sqlite3.Connection:
-            return sqlite3.connect(database, timeout=BUSY_MS / 1000, check_same_thread=False, isolation_level=None)
+            return sqlite3.connect(database, timeout=wait_ms / 1000, check_same_thread=False, isolation_level=None)
 
         engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
         event.listen(engine, "connect", _pragmas)
@@ -110,6 +110,7 @@ class Store(Inserting):
         try:
             with store._writing() as db:
                 files.prepare(db, path, as_older=as_older)
+            store._wait_at_most(BUSY_MS)
         except JournalError:
             store.close()
             raise
@@ -119,6 +120,20 @@ class Store(Inserting):
         """Close the file; the store is not used afterwards."""
         with _loading.LOCK, self._lock, suppress(SQLAlchemyError):
             self._engine.dispose()
+
+    @contextmanager
+    def impatient(self, milliseconds: int) -> Iterator[None]:
+        """Wait only so long for other programs meanwhile."""
+        try:
+            self._wait_at_most(milliseconds)
+            yield
+        finally:
+            with suppress(JournalError):
+                self._wait_at_most(BUSY_MS)
+
+    def _wait_at_most(self, milliseconds: int) -> None:
+        with self._reading() as db:
+            db.exec_driver_sql(f"pragma busy_timeout = {milliseconds}")
 
     def number_from(self, seq: int) -> None:
         """Let sequence numbers start there: what is still said about rows of a lost file must not hit new ones."""
@@ -291,7 +306,6 @@ def _pragmas(connection: sqlite3.Connection, _: object) -> None:
         "auto_vacuum = incremental",  # before anything else is written; of no effect on a file that exists
         "journal_mode = wal",
         "synchronous = normal",
-        f"busy_timeout = {BUSY_MS}",
         "secure_delete = on",
         "cache_size = -4000",
         "journal_size_limit = 67108864",  # what the WAL keeps on disk after a burst

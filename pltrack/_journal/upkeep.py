@@ -35,9 +35,12 @@ _REFUSED_KEPT = 1.0  # days at least: somebody may mend what was wrong and send 
 class Upkeep:
     """Looks after one journal, on a thread of its own that rests while nothing comes in."""
 
-    def __init__(self, store: Callable[[], Store], settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self, store: Callable[[], Store], settings: Callable[[], Settings], mend: Callable[[], bool] = lambda: False
+    ) -> None:
         self._open = store
         self._settings = settings
+        self._mend = mend  # returns whether it is to be called again soon
         self._sweep_at = 0.0
         self._behind = False
         self._starting = threading.Lock()
@@ -86,6 +89,8 @@ class Upkeep:
             self._asked.wait()
             self._asked.clear()
             try:
+                if self._mend():
+                    self._asked.set()
                 if time.monotonic() >= self._sweep_at or self._is_large():
                     self._run(self._open(), self._settings())
                     self._behind = True

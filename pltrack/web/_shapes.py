@@ -25,7 +25,7 @@ def row(found: Row) -> Row:
     return {
         **found,
         "entry": entry,
-        "short_model": found["model"].rsplit(".", 1)[-1],
+        "short_model": entry.short_model,
         "seconds": entry.seconds,
         "tag_list": _tags(found["tags"]),
         "scores": entry.scores,
