@@ -70,6 +70,9 @@ def measured(names: list[str], quick: bool) -> tuple[list[Row], list[str]]:
             started = time.monotonic()
             try:
                 found += THEMES[name](team, quick)
+            except KeyboardInterrupt:
+                notes.append(f"it was interrupted in {name}; what comes after that is missing")
+                break
             except Exception as error:
                 traceback.print_exc()
                 notes.append(f"{name} could not be measured: {type(error).__name__}: {error}")
