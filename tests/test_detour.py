@@ -166,23 +166,43 @@ def test_what_was_sent_before_the_lock_is_not_sent_twice(
 def test_what_is_said_under_a_lock_about_earlier_calls(
     promptlayer: FakePromptLayer, journal: Path, wait_until: WaitUntil
 ) -> None:
-    """Scores of requests and sessions from before the lock are kept, and reach each of them once it is over."""
+    """Scores of requests and of whole sessions, begun before the lock, reach each call from before and during it."""
     with pltrack.pl_session("outer") as outer:
         MODEL.invoke("one")
         with pltrack.pl_session("inner"):
             MODEL.invoke("two")
-        assert pltrack.flush(10).pending == 0
-        with locked(journal):
-            with pltrack.pl_session("late"):
+            assert pltrack.flush(10).pending == 0
+            with locked(journal):
                 MODEL.invoke("three")
-            outer.requests[0].score(10, name="alone")
-            outer.score(90, name="all")
-            wait_until(lambda: len(promptlayer.requests) == 3)
-            wait_until(lambda: pltrack.status().in_memory)
+                outer.requests[0].score(10, name="alone")
+                pltrack.session(outer.id).score(90, name="all")
+                wait_until(lambda: len(promptlayer.requests) == 3)
+                wait_until(lambda: pltrack.status().in_memory)
+            wait_until(lambda: not pltrack.status().in_memory)
         MODEL.invoke("after the score")
     wait_until(lambda: pltrack.flush(1).pending == 0)
-    by_id = {each: promptlayer.by_pltrack_id(each).scores for each in outer.ids}
-    assert list(by_id.values()) == [{"alone": 10, "all": 90}, {"all": 90}, {"all": 90}, {}]
+    scores = [promptlayer.by_pltrack_id(each).scores for each in outer.ids]
+    assert scores == [{"alone": 10, "all": 90}, {"all": 90}, {"all": 90}, {}]
+
+
+def test_a_score_during_a_lock_of_a_call_that_was_out(
+    promptlayer: FakePromptLayer, journal: Path, wait_until: WaitUntil
+) -> None:
+    """A call that is under way when the file serves again follows later, and takes what was said of it along."""
+    track_one()
+    pltrack.flush(10)
+    promptlayer.fail(Fault.slow(60, path="/log-request"))
+    with locked(journal):
+        session = track_one()
+        wait_until(lambda: len([each for each in promptlayer.calls if each.path == "/log-request"]) == 2)
+    wait_until(lambda: not pltrack.status().in_memory)
+    session.score(55)
+    wait_until(lambda: in_file(journal, "count(*)", "notes") == 1)
+    promptlayer.heal()
+    wait_until(lambda: in_file(journal, "sum(state = 'delivered')") == 2)
+    wait_until(lambda: pltrack.flush(1).pending == 0)
+    assert promptlayer.by_pltrack_id(session.ids[0]).scores == {"default": 55}
+    assert len(promptlayer.requests) == 2
 
 
 def test_what_waits_in_memory_goes_out_from_the_file(

@@ -25,6 +25,7 @@ log = logging.getLogger("pltrack")
 
 _SAY_AGAIN = 600.0
 _NO_SEQ = 2**62
+_LAST_SECONDS = 1.5  # what an exit takes for moving at last what is in memory
 _PROBE_MS = 50  # looking whether another program still holds the file
 
 
@@ -263,7 +264,7 @@ class Keeper:
 
     # -- the way back -------------------------------------------------------------------------------------
 
-    def mend(self) -> bool:
+    def mend(self, until: float = float("inf")) -> bool:
         """Put into the file what it missed, if it takes it; return whether that is to be tried again soon."""
         if not self.why:
             self.totals()  # for those who ask when the file does not answer any more
@@ -271,7 +272,7 @@ class Keeper:
             return False
         with self._lock:
             try:
-                self._serve_again()
+                self._serve_again(until)
             except (JournalError, OSError) as error:
                 if not self.why:
                     self._fall(error)
@@ -279,7 +280,7 @@ class Keeper:
                 return True
         return self.memory is not None and _is_used(self.memory)
 
-    def _serve_again(self) -> None:
+    def _serve_again(self, until: float) -> None:
         if self.file is not None and self._at_path(self.file)[0] != self._identity[0]:
             self._replace(JournalError(f"the journal {self.file.path} was deleted or replaced by another program"))
         if self.file is None:
@@ -297,6 +298,8 @@ class Keeper:
             for some in saving.move(self.memory, file) if self.memory is not None else ():
                 self.epoch += 1
                 count += len(some.requests) + len(some.notes)
+                if time.monotonic() > until:
+                    break
         if self.why:
             log.warning("pltrack: the journal %s can be used again; %d record(s) were moved there", file.path, count)
             self.why, self._error = "", None
@@ -307,7 +310,7 @@ class Keeper:
     def close(self) -> None:
         """Close everything; what is in memory only is put into the file if that is possible at last, else lost."""
         with suppress(JournalError):
-            self.mend()
+            self.mend(time.monotonic() + _LAST_SECONDS)
             if self.memory is not None and (left := saving.left(self.memory)):
                 why = self.why or "they could not be written"
                 self._host.lost_some(left, JournalError(f"{why}; they were in memory only, and this process ends"))
