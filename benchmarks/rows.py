@@ -1,6 +1,6 @@
-"""What a million rows in the journal cost: each step of delivery beside the same step on a small journal.
+"""What a million rows in the journal cost: each step of a row's life beside the same step on a small journal.
 
-Usage: python benchmarks/rows.py [most rows, default 1000000] [kind ...]
+Usage for every step alone: python benchmarks/rows.py [most rows, default 1000000] [kind ...]
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from rig import Team
+from table import Goal, Row
+
+from pltrack._journal.schema import requests
 from pltrack._journal.store import Delivered, Store
 
 ROUNDS = 30
@@ -30,19 +34,19 @@ KINDS = {
 }
 COLUMNS = (
     "id", "session_id", "root", "owner", "destination", "state", "due_at", "pl_id", "kind", "provider", "model",
-    "status", "started_at", "ended_at", "app", "attempts", "uncertain", "linked", "cache_hit",
+    "status", "started_at", "ended_at", "app", "attempts", "uncertain", "linked", "cache_hit", "tags",
 )  # fmt: skip
 REQUESTS = f"""
 with recursive n(i) as (select 1 union all select i + 1 from n where i < :rows)
 insert into requests ({", ".join(COLUMNS)})
 select printf('%032x', i), printf('s%031x', i / 4), printf('s%031x', i / 4), :owner, :destination, :state,
   :now + 900 - :rows + i, case when :state = 'delivered' then i end, 'chat', 'openai', 'gpt-5', 'SUCCESS',
-  :now - :rows + i, :now - :rows + i + 1, 'app', 0, 0, 0, 0 from n
+  :now - :rows + i, :now - :rows + i + 1, 'app', 0, 0, 0, 0, '[]' from n
 """
 BODIES = "insert into bodies select seq, zeroblob(300) from requests"
 NOTES = """
-insert into notes (request_id, pl_id, kind, payload, owner, destination, state, due_at, attempts, created_at)
-select id, seq, 'score', '{"score": 90}', owner, destination, :note, due_at, 0, ended_at
+insert into notes (id, request_id, pl_id, kind, payload, owner, destination, state, due_at, attempts, created_at)
+select 'note-' || id, id, seq, 'score', '{"score": 90}', owner, destination, :note, due_at, 0, ended_at
 from requests where seq % 10 = 0
 """
 COUNTS = [
@@ -51,19 +55,47 @@ COUNTS = [
 ]
 
 
+HOT = ("write", "claim", "mark delivered")
+
+
+def measure(_: Team, quick: bool) -> list[Row]:
+    """Measure what every delivered call needs, with few rows and with many, in turns."""
+    most, rows = 100_000 if quick else 1_000_000, []
+    for kind in ("delivered", "backlog"):
+        small, large = (sum(taken[name] for name in HOT) for taken in compared([1_000, most], kind))
+        words = {"pltrack": f"{large / small:.2f} x ({large:.1f} ms for {GROUP})"}
+        what = f"write, claim and mark with {most:,} rows ({kind}), by 1,000"
+        rows.append(Row(what, "x", {"pltrack": large / small}, Goal(1.5), words=words))
+    return rows
+
+
 def main() -> None:
     """Print, for each kind of journal and each step, the cost at each size as a ratio to the smallest."""
     most = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     sizes = [size for size in (1_000, 100_000, 1_000_000) if size < most] + [most]
     for kind in sys.argv[2:] or KINDS:
         print(f"\n{kind}: milliseconds per step with {', '.join(map(str, sizes))} rows, and the last by the first")
-        measured = []
-        for size in sizes:
-            with tempfile.TemporaryDirectory() as folder:
-                measured.append(measure(build(Path(folder) / "journal.db", size, KINDS[kind])))
+        measured = compared(sizes, kind)
         for step in measured[0]:
             values = [each[step] for each in measured]
             print(f"  {step:24} {'  '.join(f'{value:9.3f}' for value in values)}   x {values[-1] / values[0]:.2f}")
+
+
+def compared(sizes: list[int], kind: str) -> list[dict[str, float]]:
+    """Return what each step takes on journals of these sizes, in milliseconds: medians of many turns."""
+    taken: list[dict[str, list[float]]] = [{} for _ in sizes]
+    with tempfile.TemporaryDirectory(prefix="pltrack-bench-") as folder:
+        stores = [build(Path(folder) / f"{size}.db", size, KINDS[kind]) for size in sizes]
+        for number in range(ROUNDS):
+            for store, found in zip(stores, taken, strict=True):
+                gc.collect()
+                for name, step in steps(store, number):
+                    started = time.thread_time()  # without what other programs of a busy machine take
+                    step()
+                    found.setdefault(name, []).append((time.thread_time() - started) * 1000)
+        for store in stores:
+            store.close()
+    return [{name: statistics.median(values) for name, values in found.items()} for found in taken]
 
 
 def build(path: Path, rows: int, kind: dict[str, str]) -> Store:
@@ -78,21 +110,6 @@ def build(path: Path, rows: int, kind: dict[str, str]) -> Store:
         db.execute("commit")
         db.execute("pragma wal_checkpoint(truncate)")
     return Store.open(path)
-
-
-def measure(store: Store) -> dict[str, float]:
-    """Return what each step takes, as the median of many, in milliseconds."""
-    taken: dict[str, list[float]] = {}
-    for number in range(ROUNDS):
-        for name, step in steps(store, number):
-            gc.collect()
-            started = time.perf_counter()
-            step()
-            taken.setdefault(name, []).append((time.perf_counter() - started) * 1000)
-    store.close()
-    found = {name: statistics.median(values) for name, values in taken.items()}
-    hot = ("write", "claim", "mark delivered")
-    return {"write + claim + mark": sum(found[name] for name in hot), **found}
 
 
 def steps(store: Store, number: int) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -118,23 +135,22 @@ def steps(store: Store, number: int) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 def new_row(own_id: str, now: float) -> dict[str, Any]:
     """Return a request as the writer makes it."""
-    texts = {"kind": "chat", "provider": "openai", "model": "gpt-5", "status": "SUCCESS", "app": "app"}
-    empty = ("first_token_at", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost")
     return {
-        **texts,
-        **dict.fromkeys(empty),
+        **{column.name: None for column in requests.columns},
+        **{"kind": "chat", "provider": "openai", "model": "gpt-5", "status": "SUCCESS", "app": "app", "tags": "[]"},
         **dict.fromkeys(("attempts", "uncertain", "linked", "cache_hit"), 0),
-        "id": own_id, "session_id": own_id, "root": own_id, "owner": ME, "destination": HERE, "state": "pending",
-        "due_at": now - 2000, "started_at": now - 1, "ended_at": now, "local_link": None, "payload": b"x" * 300,
-    }  # fmt: skip
+        **dict.fromkeys(("id", "session_id", "root"), own_id),
+        **{"owner": ME, "destination": HERE, "state": "pending", "payload": b"x" * 300},
+        **{"due_at": now - 2000, "started_at": now - 1, "ended_at": now},
+    }
 
 
-def new_note(own_id: str, now: float) -> dict[str, Any]:
+def new_note(request_id: str, now: float) -> dict[str, Any]:
     """Return a score as the writer makes it."""
     return {
-        "request_id": own_id, "pl_id": None, "session_id": None, "kind": "score", "payload": '{"score": 90}',
-        "owner": ME, "destination": HERE, "due_at": now, "created_at": now,
-    }  # fmt: skip
+        **{"id": f"note-{request_id}", "request_id": request_id, "pl_id": None, "session_id": None, "kind": "score"},
+        **{"payload": '{"score": 90}', "owner": ME, "destination": HERE, "due_at": now, "created_at": now},
+    }
 
 
 if __name__ == "__main__":

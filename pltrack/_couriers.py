@@ -89,6 +89,7 @@ class Couriers:
         from ._courier.loop import Courier
 
         host = self._host
+        store.beside = lambda: self._keeper().file
         courier = Courier(lambda: store, host.owner, host.told, host.look_again, lambda: host.settings)
         courier.serve(host.destinations.values())
         return courier

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from .errors import JournalError
 
 if TYPE_CHECKING:
+    from ._journal.browsing import Filters
     from ._journal.store import Store
 
 _SHORT_ID_AMONG = 200  # newest requests in which the end of an id is looked for
 _WHOLE_ID = 32
+_CLASS = re.compile(r"(?:[a-z_]\w*\.)+([A-Z]\w*)")
 SHORT = 8
 
 
@@ -46,9 +49,16 @@ class Entry:
         return str(self.body.get("status") or self.row["status"])
 
     @property
+    def short_model(self) -> str:
+        """The model's name; of one that is known by its class, without the package."""
+        name = str(self.row["model"])
+        found = _CLASS.fullmatch(name)
+        return found[1] if found else name
+
+    @property
     def tags(self) -> list[str]:
         """The tags it was recorded with."""
-        return [str(tag) for tag in self.body.get("tags") or ()]
+        return [str(tag) for tag in self.body.get("tags") or json.loads(self.row.get("tags") or "[]")]
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -116,6 +126,8 @@ class Entry:
             "status": self.status,
             "input_tokens": row["input_tokens"],
             "output_tokens": row["output_tokens"],
+            "cached_tokens": row["cached_tokens"],
+            "reasoning_tokens": row["reasoning_tokens"],
             "cost": row["cost"],
             "scores": self.scores,
             "delivery": {"state": row["state"], "attempts": row["attempts"], "reason": row["reason"]},
@@ -141,9 +153,25 @@ class Entry:
         }
 
 
-def newest(store: Store, limit: int) -> list[Entry]:
-    """Return the newest requests first."""
-    return [entry_of(row) for row in store.rows(limit)]
+def newest(store: Store, limit: int, filters: Filters | None = None) -> list[Entry]:
+    """Return the newest requests first, without their content; those that fit where filters are given."""
+    from ._journal.browsing import Browser, Filters
+
+    browser, wanted = Browser(store), filters or Filters()
+    found: list[Entry] = []
+    page = browser.requests(wanted, limit=limit)
+    while True:
+        found += map(entry_of, page.rows)
+        if len(found) >= limit or page.older is None:
+            return found
+        page = browser.requests(wanted, before=page.older, limit=limit - len(found))
+
+
+def every(store: Store, filters: Filters) -> Iterator[Entry]:
+    """Return what there is now and fits, the oldest first, with its content; a few at a time."""
+    from ._journal.browsing import Browser
+
+    return map(entry_of, Browser(store).every(filters))
 
 
 def find(store: Store, wanted: str) -> Entry | None:
@@ -169,12 +197,17 @@ def text_of(blueprint: Any) -> list[tuple[str, str]]:
     given = blueprint if isinstance(blueprint, Mapping) else {}
     if given.get("type") == "completion":
         return [("text", _content(given.get("content")))] if given.get("content") else []
-    return [(str(one.get("role", "?")), _message(one)) for one in _mappings(given.get("messages"))]
+    return [(_speaker(one), _message(one)) for one in _mappings(given.get("messages"))]
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """Return a row as an entry; its body is empty where the content is not at hand or gone."""
     return Entry(row, _mapping(row.get("payload")))
+
+
+def _speaker(message: Mapping[str, Any]) -> str:
+    named = message.get("name") or message.get("tool_call_id")
+    return f"{message.get('role', '?')} {named}" if named else str(message.get("role", "?"))
 
 
 def _message(message: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
@@ -36,7 +35,8 @@ _NO_END = "abandoned: LangChain reports no end for this one"
 
 # Keyed by run id, never by context tokens: ends come in other contexts and threads than their starts.
 _live: dict[Key, Run] = {}
-_used: OrderedDict[Key, None] = OrderedDict()  # ids given lately: a run id that a user gives twice is two requests
+# Ids given lately, and before that: a run id that a user gives twice is two requests.
+_used, _used_before = set[Key](), set[Key]()
 _by_task: weakref.WeakKeyDictionary[asyncio.Task[Any], dict[Key, Run]] = weakref.WeakKeyDictionary()
 _looked_at = 0.0
 
@@ -234,11 +234,12 @@ def _key(run_id: UUID) -> Key:
 
 
 def _own_id(run_id: UUID, key: Key) -> UUID | str:
-    if len(_used) >= _USED_MOST:
-        _used.popitem(last=False)
-    if key in _used:
+    global _used, _used_before
+    if key in _used or key in _used_before:
         return new_id()
-    _used[key] = None
+    if len(_used) >= _USED_MOST:
+        _used, _used_before = set(), _used
+    _used.add(key)
     return run_id
 
 

@@ -34,12 +34,12 @@ def link_of(given: Sequence[Any], kind: Kind) -> Link | None:
     # The last one: what went before may be an earlier turn, made by the same prompt with other variables.
     for message in reversed(given):
         own = getattr(message, "__dict__", {})
-        link = own.get(LINK_ATTRIBUTE) or _link_of_text(own.get("content"))
+        link = own.get(LINK_ATTRIBUTE) or (_rendered and _link_of_text(own.get("content")))
         if isinstance(link, Link):
             return link
     return None
 
 
 def _link_of_text(words: Any) -> Link | None:
-    known = _rendered.get(id(words)) if _rendered else None
+    known = _rendered.get(id(words))
     return None if known is None else known[1]

@@ -24,7 +24,7 @@ from ._home import default_journal
 from ._lane import FlushResult, Lane
 from ._records import Barrier, Call, Handle, Written, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
-from ._status import Health, Said, Status
+from ._status import Health, Said, Status, paused
 from .errors import NoKeyError
 
 log = logging.getLogger("pltrack")
@@ -222,7 +222,7 @@ class Runtime:
         courier = self.lane.running_courier
         lines = list(courier.lines.values()) if courier is not None else []
         totals = self.lane.totals()
-        by_state = Counter(totals.states if totals else {})
+        by_state, hub = Counter(totals.states if totals else {}), self.settings.hub_shown or None
         return Status(
             enabled=self.settings.enabled,
             recorded=self.recorded,
@@ -233,10 +233,10 @@ class Runtime:
             orphans=totals.orphans if totals else 0,
             without_key=totals.keyless if totals else 0,
             oldest_pending_seconds=totals.oldest if totals else None,
-            paused_reason=next((line.paused for line in lines if line.paused), None),
+            **paused(None if totals is None or hub else totals.paused, (line.paused for line in lines)),
             last_error=self.lane.stuck_by or next((line.last_error for line in lines if line.last_error), None),
             journal=str(self.lane.file),
-            hub=self.settings.hub_shown or None,
+            hub=hub,
             forwarded=by_state.get("forwarded", 0),
             delivery=self.settings.delivery,
             in_memory=self.lane.in_memory,

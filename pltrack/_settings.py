@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -26,6 +27,11 @@ _KEYS = re.compile(r"(?<=//)[^/\s]*(?=@)|\bpl_\w{4,}")
 def unkeyed(text: str) -> str:
     """Return text that can be shown: without logins in addresses, and without what looks like a key."""
     return _KEYS.sub("***", text)
+
+
+@lru_cache(maxsize=64)
+def _forms(api_key: str) -> frozenset[bytes]:
+    return frozenset(form.encode() for form in (api_key, json.dumps(api_key)[1:-1], repr(api_key)[1:-1]) if form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,8 @@ class Destination:
 
     def without_key(self, told: bytes) -> bytes:
         """Return what may be stored and logged of an answer: servers and proxies repeat what they refuse."""
-        for form in {self.api_key, json.dumps(self.api_key)[1:-1], repr(self.api_key)[1:-1]} - {""}:
-            told = told.replace(form.encode(), b"***")
+        for form in _forms(self.api_key):
+            told = told.replace(form, b"***")
         return told
 
 

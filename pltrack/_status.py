@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 log = logging.getLogger("pltrack")
 
+PAUSED_BY_HAND = "paused by `pltrack pause`"
 _WARNINGS_MOST = 20
 _UNSAMPLED_MOST = 10_000
 _PACKAGES = ("langchain-core", "pltrack")
@@ -30,6 +33,7 @@ class Status:
     without_key: int
     oldest_pending_seconds: float | None
     paused_reason: str | None
+    paused_since: datetime | None  # when it was paused by hand; at the hub where there is one, so not known here
     last_error: str | None
     journal: str
     hub: str | None  # its address without the password
@@ -40,6 +44,13 @@ class Status:
     warnings: tuple[str, ...]  # what of LangChain we did not understand
     unsampled: int  # calls of sessions that were not sampled: recorded nowhere
     internal_errors: int
+
+
+def paused(since: float | None, reasons: Iterable[str]) -> dict[str, Any]:
+    """Return what the status says of delivery that was paused by hand, or else of why a courier does not go on."""
+    if since is not None:
+        return {"paused_reason": PAUSED_BY_HAND, "paused_since": datetime.fromtimestamp(since, UTC)}
+    return {"paused_reason": next(filter(None, reasons), None), "paused_since": None}
 
 
 class Health:
@@ -60,7 +71,7 @@ class Health:
         """Say once, with the versions, that LangChain does something that we do not know."""
         if words not in self._warnings and len(self._warnings) < _WARNINGS_MOST:
             self._warnings[words] = None
-            log.warning("pltrack: %s (langchain-core %s, pltrack %s)", words, *map(_version, _PACKAGES))
+            log.warning("pltrack: %s (langchain-core %s, pltrack %s)", words, *map(installed, _PACKAGES))
 
     def heard(self, where: str, error: BaseException) -> None:
         """Take an error of our own: one in an event's handler means that the event was of another shape."""
@@ -79,7 +90,8 @@ class Health:
         return our_id in self._left_out
 
 
-def _version(package: str) -> str:
+def installed(package: str) -> str:
+    """Return the version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -161,6 +161,7 @@ def test_a_filtered_answer_is_a_warning(promptlayer: FakePromptLayer, asking: An
     assert in_call_order(promptlayer)[0].body["output"]["messages"][0]["content"]
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of the oldest langchain-openai
 @pytest.mark.parametrize(
     ("model", "method", "error", "status"),
     [

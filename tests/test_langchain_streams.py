@@ -18,15 +18,13 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
+from langchain_core.tracers import _streaming
+from oldest import V3, needs_v3
 from programs import environment, run
 
 import pltrack
 from pltrack import _handler, current_session, pl_session
 from pltrack.testing import FakePromptLayer
-
-_streaming = pytest.importorskip("langchain_core.tracers._streaming")
-if not hasattr(_streaming, "_V2StreamingCallbackHandler"):
-    pytest.skip("streams are tested with a langchain-core that has all kinds of them", allow_module_level=True)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The method .* is in beta"),
@@ -112,6 +110,9 @@ ASYNC: dict[str, Callable[[Any], AsyncIterator[Any]]] = {
     "events v3": each_of_v3,
     "astream_log": lambda model: model.astream_log("x"),
 }
+if not V3:
+    SYNC = {name: way for name, way in SYNC.items() if "v3" not in name}
+    ASYNC = {name: way for name, way in ASYNC.items() if "v3" not in name}
 
 
 def said(logged: Any) -> str:
@@ -182,12 +183,15 @@ async def test_we_turn_no_call_into_a_stream() -> None:
         await model.ainvoke("x", config={"callbacks": [ours]})
         entry = session._blocks[0]
     assert model.streamed == []
-    for kind in (_streaming._StreamingCallbackHandler, _streaming._V2StreamingCallbackHandler):
+    taps = [kind for name, kind in vars(_streaming).items() if name.endswith("StreamingCallbackHandler")]
+    assert taps
+    for kind in taps:
         assert not isinstance(ours, kind)
         assert not isinstance(entry, kind)
     assert session.usage.first_token_seconds is None
 
 
+@needs_v3
 def test_the_first_token_is_the_first_that_says_something() -> None:
     """Empty first pieces do not count, lists of blocks and tool calls do, and v3 pieces count as tokens do [25]."""
     for model, way, before in ((MODEL, "stream", 1), (MODEL, "v3", 2), (Calling(), "stream", 0), (Calling(), "v3", 2)):
@@ -240,6 +244,7 @@ async def test_streams_made_inside_and_read_after_the_block() -> None:
         assert current_session() is None
 
 
+@needs_v3
 async def test_streams_made_before_the_block_and_read_inside() -> None:
     """They are the session's; a v3 stream is whose it was where it was made: nobody's [26, 27]."""
     before, abefore = MODEL.stream("x"), MODEL.astream("x")
@@ -251,6 +256,7 @@ async def test_streams_made_before_the_block_and_read_inside() -> None:
     assert [each.status for each in session.requests] == ["SUCCESS"] * 2
 
 
+@needs_v3
 async def test_a_v3_stream_made_inside_and_read_after() -> None:
     """It needs no follow(): it is the session's wherever it is read [27]."""
     with pl_session() as session:
@@ -282,7 +288,7 @@ def test_a_model_that_starts_late_in_a_stream() -> None:
 
 async def test_a_stream_whose_steps_are_read_in_different_tasks(promptlayer: FakePromptLayer) -> None:
     """The end of the task of its first step, as of asyncio.wait_for, is not the end of the stream [34]."""
-    for way in ("astream", "events v3"):
+    for way in {"astream", "events v3"} & ASYNC.keys():
         async with pl_session(way) as session:
             stream: Any = ASYNC[way](MODEL)
             await asyncio.create_task(anext(stream))
@@ -297,6 +303,7 @@ async def test_a_stream_whose_steps_are_read_in_different_tasks(promptlayer: Fak
     assert {said(logged) for logged in promptlayer.requests} == {"hello"}
 
 
+@needs_v3
 async def test_a_v3_stream_whose_reader_is_done_at_once() -> None:
     """LangChain tells of the end a turn of the loop after the reader's task ended: it is a success [28]."""
 
@@ -324,7 +331,7 @@ def cut_short(promptlayer: FakePromptLayer, text: str = "h") -> Any:
 
 
 @pytest.mark.parametrize("how", ["break", "close", "collected", "collected in a thread", "reader fails"])
-@pytest.mark.parametrize("way", ["stream", "chain", "v3"])
+@pytest.mark.parametrize("way", ["stream", "chain", pytest.param("v3", marks=needs_v3)])
 def test_a_stream_that_is_given_up(promptlayer: FakePromptLayer, way: str, how: str) -> None:
     """It is a WARNING with what had arrived, whoever ends it; LangChain is silent about v3 ones [28, 29, 30, 32]."""
     with pl_session() as session:
@@ -388,6 +395,7 @@ async def test_an_async_stream_that_is_given_up(promptlayer: FakePromptLayer, wa
     await asyncio.to_thread(cut_short, promptlayer)
 
 
+@needs_v3
 @pytest.mark.parametrize("how", ["aclose", "with", "cancelled"])
 async def test_an_async_v3_stream_that_is_closed(promptlayer: FakePromptLayer, how: str) -> None:
     """Its record keeps what had arrived, though LangChain hands over none of it [28]."""
@@ -409,7 +417,7 @@ async def test_an_async_v3_stream_that_is_closed(promptlayer: FakePromptLayer, h
     await asyncio.to_thread(cut_short, promptlayer)
 
 
-@pytest.mark.parametrize("way", ["events v3", "astream_log"])
+@pytest.mark.parametrize("way", [pytest.param("events v3", marks=needs_v3), "astream_log"])
 async def test_an_async_stream_that_langchain_reads_on(promptlayer: FakePromptLayer, way: str) -> None:
     """Given up by its reader, LangChain reads it to its end by itself: a success with the whole text [28]."""
     async with pl_session() as session:
@@ -431,12 +439,13 @@ async def test_a_loop_that_ends_before_its_streams(promptlayer: FakePromptLayer)
             held.append(stream)
 
     held: list[Any] = []
-    for way in ("astream", "events v3"):
+    ways = {"astream", "events v3"} & ASYNC.keys()
+    for way in ways:
         await asyncio.to_thread(asyncio.run, main(way))
     assert not _handler._live
     await pltrack.aflush(10)
-    assert [each.body["status"] for each in promptlayer.requests] == ["WARNING"] * 2
-    assert [said(each) for each in promptlayer.requests] == ["h"] * 2
+    assert [each.body["status"] for each in promptlayer.requests] == ["WARNING"] * len(ways)
+    assert [said(each) for each in promptlayer.requests] == ["h"] * len(ways)
 
 
 @pytest.mark.parametrize("way", [*SYNC, *ASYNC])
@@ -458,6 +467,7 @@ async def test_a_stream_that_fails_in_the_middle(promptlayer: FakePromptLayer, w
     assert session.usage.first_token_seconds is not None
 
 
+@needs_v3
 def test_a_tool_call_that_had_not_arrived_whole(promptlayer: FakePromptLayer) -> None:
     """Thoughts and pieces of tool calls of a v3 stream that is given up are kept [28]."""
     with pl_session():
@@ -472,6 +482,7 @@ def test_a_tool_call_that_had_not_arrived_whole(promptlayer: FakePromptLayer) ->
     assert "hm" in str(message["content"])
 
 
+@needs_v3
 def test_a_v3_stream_that_is_held_is_not_given_up(promptlayer: FakePromptLayer) -> None:
     """However long its reader waits and whatever is collected meanwhile, it goes on [28]."""
     with pl_session() as session:
@@ -485,6 +496,7 @@ def test_a_v3_stream_that_is_held_is_not_given_up(promptlayer: FakePromptLayer) 
     whole(promptlayer, session)
 
 
+@needs_v3
 def test_a_v3_stream_under_a_run_id_given_twice() -> None:
     """Each keeps the id it had, also where the user's own run id is used again [21, 28]."""
     import uuid
@@ -596,6 +608,7 @@ async def test_a_cancelled_call_that_had_begun_to_stream(monkeypatch: pytest.Mon
     assert not _handler._live
 
 
+@needs_v3
 def test_a_stream_open_at_the_end_of_the_program(promptlayer: FakePromptLayer, tmp_path: Path) -> None:
     """It gets no event any more: it is recorded as far as it came, v3 ones with what had arrived [31]."""
     program = """

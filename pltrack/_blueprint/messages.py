@@ -126,6 +126,8 @@ def _system(content: Json, more: dict[str, Json]) -> Block:
 
 def _assistant(content: Json, more: dict[str, Json]) -> Block:
     """Build the answer of a model: reasoning first, then content, then what providers put beside it."""
+    if not more and isinstance(content, str):
+        return {"role": "assistant", "content": blocks(content, from_model=True)}
     calls = tool_calls(more)
     rest, calls = split_calls(content, calls)
     said_before = blocks(rest, from_model=True)

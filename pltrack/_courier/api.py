@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -38,6 +39,7 @@ class Answer(NamedTuple):
     retry_after: float | None = None
     error: str = ""
     maybe_arrived: bool = False  # no answer, but the body had gone out
+    date: float | None = None  # the server's clock; asked for by `get` only
 
     @property
     def words(self) -> str:
@@ -57,7 +59,7 @@ class Api:
     def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0,  # each destination has its gate
+                limit=0,  # each destination has its workers
                 keepalive_timeout=30,
                 resolver=_Resolver(),
                 use_dns_cache=True,
@@ -88,14 +90,43 @@ class Api:
                 headers=headers,
                 allow_redirects=False,
                 proxy=self._proxy(to.base_url),
-                timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout / 2, 5.0)),
+                timeout=_limits(timeout),
             ) as response:
                 raw = await _read(response.content)
-                return Answer(response.status, _decoded(to.without_key(raw)), _retry_after(response.headers))
+                told = _decoded(to.without_key(raw))
+                return Answer(response.status, told, _retry_after(response.headers) if response.status >= 300 else None)
         except _NOT_SENT as error:
             return Answer(error=_words(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Answer(error=_words(error), maybe_arrived=True)
+
+    async def get(self, to: Destination, path: str, timeout: float) -> Answer:
+        """Ask for something and return the answer with the server's time, `timeout` seconds later at the latest."""
+        headers = {"X-API-KEY": to.api_key} if to.api_key else {}
+        limits = aiohttp.ClientTimeout(total=timeout)
+        proxy = self._proxy(to.base_url)
+        try:
+            async with self._session.get(
+                f"{to.base_url}{path}", headers=headers, allow_redirects=False, proxy=proxy, timeout=limits
+            ) as response:
+                raw = await _read(response.content)
+                return Answer(
+                    response.status, _decoded(to.without_key(raw)), date=_moment(response.headers.get("Date"))
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return Answer(error=_words(error))
+
+
+def _moment(told: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(told or "").timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+@lru_cache(maxsize=16)
+def _limits(timeout: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=timeout, connect=min(timeout / 2, 5.0))
 
 
 def _proxy_of(base_url: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -50,7 +49,7 @@ class Forwarder:
         self._idle = idle
         self._url = settings().hub
         self._hub: Hub | None = None
-        self._line = Line(Destination("the hub", ""), asyncio.Semaphore())
+        self._line = Line(Destination("the hub", ""))
         self.lines = {"hub": self._line}
         self.patience = BORROW_AFTER
         self.settled: Mapping[str, int] = {"requests": 0}  # the hub knows what became of them

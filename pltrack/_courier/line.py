@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from .._journal.store import Claimed, ClaimedNote
 from .._settings import Destination
 from . import search
 from .answers import Act, Verdict, backoff
@@ -18,26 +20,31 @@ PROBE_KEY_EVERY = 60.0
 _AHEAD = 16  # rows claimed for each connection
 _SAY_AGAIN = 600.0
 
+Work = Callable[[], Awaitable[None]]
+
 
 @dataclass(slots=True)
 class Line:
     """How it stands with one destination."""
 
     to: Destination
-    gate: asyncio.Semaphore  # of its own: one destination's hanging calls hold up no other's
     failures: int = 0
     blocked_until: float = 0.0  # monotonic
     paused: str = ""
+    halted: str = ""  # why nothing is sent anywhere, though all is well
     said: dict[str, tuple[float, int]] = field(default_factory=dict)  # what: when it was last said, how often not since
     last_error: str = ""
     search_at: float = 0.0
     search_most: int = search.MOST
-    out: int = 0  # pieces of work under way, those that wait for the gate included
+    # Jobs and workers of its own: one destination's hanging calls hold up no other's.
+    jobs: deque[tuple[Sequence[Claimed | ClaimedNote], Work]] = field(default_factory=deque)
+    workers: int = 0
+    out: int = 0  # jobs that are not done
     sending: int = 0  # exchanges under way
 
     def room(self, concurrency: int) -> int:
         """Return how many rows may be claimed now; a line that failed is probed with one at a time."""
-        if time.monotonic() < self.blocked_until:
+        if self.halted or time.monotonic() < self.blocked_until:
             return 0
         if self.probing:
             return 0 if self.out else 1
@@ -47,7 +54,7 @@ class Line:
 
     def free(self) -> bool:
         """Tell whether an exchange may begin: much was claimed before the line turned out to be bad."""
-        return time.monotonic() >= self.blocked_until and not (self.probing and self.sending)
+        return not self.halted and time.monotonic() >= self.blocked_until and not (self.probing and self.sending)
 
     @property
     def open(self) -> bool:

@@ -6,25 +6,27 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 from .. import _loading
-from .._journal import orphans
+from .._journal import orphans, pausing
 from .._journal.store import Claimed, ClaimedNote, Store
 from .._settings import Destination, Settings
+from .._status import PAUSED_BY_HAND
 from ..errors import JournalError
 from .answers import backoff
 from .api import Api
 from .ledger import Told
-from .line import Line
+from .line import Line, Work
 from .sending import Sender
 
 log = logging.getLogger("pltrack")
 
 _POLL = 2.0  # other processes may have left something in the journal
 _EXPIRE_EVERY = 5.0
+_LOOK_PAUSED_EVERY = 0.5
 # Between two rounds while answers come in, so that one transaction takes many of them: longer under load.
 _BREATH = 0.01
 _DEEP_BREATH = 0.03
@@ -54,7 +56,8 @@ class Courier(Sender):
         self._wake_at = 0.0
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._expire_at = 0.0
+        self._expire_at = self._look_paused_at = 0.0
+        self._halted = ""
 
     # -- called from other threads ------------------------------------------------------------------------
 
@@ -63,8 +66,7 @@ class Courier(Sender):
         with self._starting:
             for to in destinations:
                 if to.api_key and ((known := self.lines.get(to.fingerprint)) is None or known.to != to):
-                    line = Line(to, asyncio.Semaphore(self._settings().concurrency))
-                    self.lines = {**self.lines, to.fingerprint: line}
+                    self.lines = {**self.lines, to.fingerprint: Line(to)}
         self.wake()
 
     def start(self) -> None:
@@ -87,7 +89,7 @@ class Courier(Sender):
         line = self.lines.get(destination)
         if line is None:
             return "no key"
-        return line.paused or (line.last_error if line.open else "")
+        return line.halted or line.paused or (line.last_error if line.open else "")
 
     def ask(self, ids: Iterable[str]) -> None:
         """Do nothing: what other processes deliver is seen in the journal."""
@@ -157,7 +159,8 @@ class Courier(Sender):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait)
                 if self._tasks and not self._closing:
-                    await asyncio.sleep(_BREATH if len(self._tasks) < _MANY else _DEEP_BREATH)
+                    out = sum(line.out for line in self.lines.values())
+                    await asyncio.sleep(_BREATH if out < _MANY else _DEEP_BREATH)
         finally:
             await self._stop(api)
 
@@ -166,13 +169,14 @@ class Courier(Sender):
         try:
             store = self._open()
             self._ledger.settle(store)
+            self._obey(store)
             if self._settings().delivery != "background":
                 return _POLL
             if time.monotonic() >= self._expire_at:
                 self._expire_at = time.monotonic() + _EXPIRE_EVERY
                 store.expire()
                 self._idle()
-                self._spawn_searches(api, store)
+                self._search_orphans(api, store)
             if any([self._claim(api, store, line) for line in self.lines.values()]):
                 return 0.05  # an answer wakes the loop sooner
             concurrency = self._settings().concurrency
@@ -190,6 +194,19 @@ class Courier(Sender):
             self._fault("a round of the courier", error)
         return _POLL
 
+    def _obey(self, store: Store) -> None:
+        """Send nothing while somebody has paused delivery; what was claimed goes back."""
+        now = time.monotonic()
+        if now >= self._look_paused_at:
+            self._look_paused_at = now + _LOOK_PAUSED_EVERY
+            halted = PAUSED_BY_HAND if pausing.look(store) is not None else ""
+            if halted != self._halted:
+                self._halted = halted
+                self._told([])  # who waits for something looks again
+                log.warning("pltrack: delivery %s", "was paused by hand; records wait" if halted else "goes on")
+        for line in self.lines.values():
+            line.halted = self._halted
+
     def _claim(self, api: Api, store: Store, line: Line) -> bool:
         """Claim what is due for one destination and set to work; return whether more may be due."""
         room = line.room(self._settings().concurrency)
@@ -206,7 +223,7 @@ class Courier(Sender):
         for note in notes:
             by_target.setdefault(note.pl_id, []).append(note)
         for group in by_target.values():
-            self._spawn(line, group, self._send_notes(api, line, group))
+            self._give(line, group, partial(self._send_notes, api, line, group))
         if line.paused and not rows and not notes:
             line.probe_later()
         return bool(rows or notes)
@@ -216,34 +233,46 @@ class Courier(Sender):
         unsure = [row for row in rows if row.uncertain and on_unknown != "resend"]
         for row in rows:
             if not row.uncertain or on_unknown == "resend":
-                self._spawn(line, [row], self._send(api, line, row))
+                self._give(line, [row], partial(self._send, api, line, row))
         if unsure and on_unknown == "hold":
             self._hold_back(line, unsure, "the lease of a courier ended before it had an answer")
         elif unsure:
-            self._spawn(line, unsure, self._look(api, line, unsure))
+            self._give(line, unsure, partial(self._look, api, line, unsure))
 
-    def _spawn(self, line: Line, rows: Sequence[Claimed | ClaimedNote], work: Coroutine[Any, Any, None]) -> None:
+    def _give(self, line: Line, rows: Sequence[Claimed | ClaimedNote], work: Work) -> None:
         line.out += 1
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        line.jobs.append((rows, work))
+        if line.workers < self._settings().concurrency:
+            line.workers += 1
+            task = asyncio.get_running_loop().create_task(self._work(line))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-        def done(task: asyncio.Task[None]) -> None:
-            line.out -= 1
-            self._tasks.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                for row in self._ledger.open_of(rows):
-                    self._ledger.give_back(row, backoff(row.attempts), f"pltrack failed: {error!r}"[:500], counts=True)
-                self._fault("delivery", error)
-            if self._woken is not None:
-                self._woken.set()
+    async def _work(self, line: Line) -> None:
+        """Do what is to be done for one destination, one job after the other."""
+        try:
+            while line.jobs and not self._closing:
+                rows, work = line.jobs.popleft()
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001 -- the next job has nothing to do with it
+                    for row in self._ledger.open_of(rows):
+                        self._ledger.give_back(
+                            row, backoff(row.attempts), f"pltrack failed: {error!r}"[:500], counts=True
+                        )
+                    self._fault("delivery", error)
+                finally:
+                    line.out -= 1
+                    if self._woken is not None:
+                        self._woken.set()
+        finally:
+            line.workers -= 1
 
-        task.add_done_callback(done)
-
-    def _spawn_searches(self, api: Api, store: Store) -> None:
+    def _search_orphans(self, api: Api, store: Store) -> None:
         for name, line in self.lines.items():
-            free = not (line.paused or line.open) and time.monotonic() >= line.search_at
+            free = not (line.halted or line.paused or line.open) and time.monotonic() >= line.search_at
             if free and orphans.due(store, [name], self.patience):
-                self._spawn(line, (), self._find_orphans(api, line))
+                self._give(line, (), partial(self._find_orphans, api, line))
 
     # -- the end ------------------------------------------------------------------------------------------
 

@@ -39,20 +39,19 @@ class Sender:
         self, api: Api, line: Line, path: str, body: bytes, rows: Sequence[Claimed | ClaimedNote]
     ) -> tuple[Answer, float] | None:
         """Send when it is its turn; return the answer and when it was begun, None when it must not go now."""
-        async with line.gate:
-            timeout = self._settings().http_timeout
-            holds = [hold for row in rows if (hold := self._ledger.held(row)) is not None]
-            let_go = len(holds) < len(rows)
-            if let_go or not line.free() or not all(hold.lasts(timeout) for hold in holds):
-                return None
-            for hold in holds:
-                hold.sent = path != search.PATH
-            line.sending += 1
-            begun = time.monotonic()
-            try:
-                return await api.post(line.to, path, body, timeout), begun
-            finally:
-                line.sending -= 1
+        timeout = self._settings().http_timeout
+        holds = [hold for row in rows if (hold := self._ledger.held(row)) is not None]
+        let_go = len(holds) < len(rows)
+        if let_go or not line.free() or not all(hold.lasts(timeout) for hold in holds):
+            return None
+        for hold in holds:
+            hold.sent = path != search.PATH
+        line.sending += 1
+        begun = time.monotonic()
+        try:
+            return await api.post(line.to, path, body, timeout), begun
+        finally:
+            line.sending -= 1
 
     # -- one request --------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Float, case, cast, delete, func, literal_column, not_, select, update
+from sqlalchemy import ColumnElement, Connection, Float, case, cast, delete, func, not_, select, update
 
 from .._records import State
 from . import counting
@@ -22,7 +22,6 @@ Step = Callable[[Connection, int], int]
 _LEASE = 30.0
 _WAIT_MS = 1_000
 _ROW_BYTES = 800  # of a request without its content: its row and its places in the indexes
-_FAILED_STATE: ColumnElement[str] = literal_column("'failed'")
 _VARIABLES = "$.prompt_input_variables"
 GIVEN_UP = "given up undelivered: the journal was larger than max_size"
 
@@ -100,7 +99,7 @@ def old_content(delivered: float, refused: float) -> Step:
 
     def step(db: Connection, some: int) -> int:
         done = 0
-        for state, age in ((sql.DELIVERED_STATE, delivered), (sql.FORWARDED, delivered), (_FAILED_STATE, refused)):
+        for state, age in ((sql.DELIVERED_STATE, delivered), (sql.FORWARDED, delivered), (sql.FAILED_STATE, refused)):
             mine = requests.c.state == state, requests.c.content == 1, requests.c.ended_at < sql.NOW - age
             done += clear(db, _seqs(db, requests, some, *mine))
             said = notes.c.state == state, notes.c.content == 1, notes.c.created_at < sql.NOW - age
@@ -118,7 +117,7 @@ def delivered_content(db: Connection, some: int) -> int:
 
 def refused_content(db: Connection, some: int) -> int:
     """Clear the oldest that PromptLayer did not want."""
-    mine = requests.c.state == _FAILED_STATE, requests.c.content == 1
+    mine = requests.c.state == sql.FAILED_STATE, requests.c.content == 1
     return clear(db, _seqs(db, requests, some, *mine, order=requests.c.ended_at))
 
 
@@ -154,7 +153,7 @@ def old_rows(age: float) -> Step:
 
     def step(db: Connection, some: int) -> int:
         done = 0
-        for state in (sql.DELIVERED_STATE, sql.FORWARDED, _FAILED_STATE):
+        for state in (sql.DELIVERED_STATE, sql.FORWARDED, sql.FAILED_STATE):
             for content in (0, 1):
                 mine = requests.c.state == state, requests.c.content == content, requests.c.ended_at < sql.NOW - age
                 done += remove(db, _seqs(db, requests, some, *mine), settled_notes_only=True)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Integer, String, Table, event, func, select
 
+from . import pausing
 from . import statements as sql
 from .schema import notes, requests, tables
 
@@ -31,6 +32,7 @@ class Totals(NamedTuple):
     orphans: int = 0
     keyless: int = 0
     lost: int = 0
+    paused: float | None = None  # since when, in seconds
 
     @property
     def states(self) -> dict[str, int]:
@@ -53,7 +55,23 @@ def totals(db: Connection) -> Totals:
             keyless = n
     oldest = db.scalar(_OLDEST) if found["requests"].get("pending") or found["requests"].get("sending") else None
     orphans, lost = (sum(found[kind].values()) for kind in ("orphans", "lost"))
-    return Totals(found["requests"], found["notes"], oldest, orphans, keyless, lost)
+    return Totals(found["requests"], found["notes"], oldest, orphans, keyless, lost, pausing.since(db))
+
+
+def by_destination(db: Connection) -> dict[str, dict[str, int]]:
+    """Return for each destination how many requests and notes there are in each state."""
+    found: dict[str, dict[str, int]] = {}
+    if _is_counted(db):
+        rows = [row[1:] for row in db.execute(select(counts).where(counts.c.n > 0)) if row[0] in ("requests", "notes")]
+    else:
+        rows = []
+        for table in (requests, notes):
+            columns = table.c.destination, table.c.state
+            rows += db.execute(select(*columns, func.count()).group_by(*columns)).all()
+    for destination, state, n in rows:
+        states = found.setdefault(destination, {})
+        states[state] = states.get(state, 0) + n
+    return found
 
 
 def count(db: Connection, kind: str, n: int) -> None:
@@ -88,6 +106,12 @@ def inserted_requests(db: Connection, rows: Iterable[Mapping[str, Any]]) -> None
         db.exec_driver_sql(_add("'requests'", "?", "?", "?"), (destination, state, n))
 
 
+def found_orphans(db: Connection, n: int) -> None:
+    """Count notes that wait, from now on again, for a request that is not here."""
+    if n and _is_counted(db):
+        count(db, "orphans", n)
+
+
 def any_orphans(db: Connection) -> bool:
     """Tell whether any note waits for a request that is not here."""
     if not _is_counted(db):
@@ -106,7 +130,8 @@ def _counted(db: Connection) -> Totals:
     ]
     orphans = db.scalar(_orphan_notes(func.count()))
     keyless = db.scalar(select(func.count()).where(requests.c.destination == "", requests.c.state == sql.PENDING))
-    return Totals(by_state[0], by_state[1], db.scalar(_OLDEST), int(orphans or 0), int(keyless or 0))
+    oldest, paused = db.scalar(_OLDEST), pausing.since(db)
+    return Totals(by_state[0], by_state[1], oldest, int(orphans or 0), int(keyless or 0), paused=paused)
 
 
 def _orphan_notes(column: Any) -> Any:

@@ -81,7 +81,8 @@ class Hub(Store):
         for row in (*batch.requests, *batch.notes):
             row["due_at"] = now + max(0.0, row["due_in"])  # the journal's clock may be another one
         rows = [{**row, "state": State.PENDING.value} for row in batch.requests]
-        self.write(batch.sessions, rows, batch.notes)
+        # Numbered here: each journal counts for itself, and a number that is taken would cost the note.
+        self.write(batch.sessions, rows, [{key: row[key] for key in sql.NOTE_FIELDS} for row in batch.notes])
 
     def _put(self, db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
         names = table.c.keys()

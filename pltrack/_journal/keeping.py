@@ -122,9 +122,15 @@ class Keeper:
                     self._known = self.file.totals()
             found = [self._known if self.file is not None else NOTHING]
             found += [self.memory.totals()] if self.memory is not None else []
-        oldest = max((each.oldest for each in found if each.oldest is not None), default=None)
-        counts = (sum(getattr(each, name) for each in found) for name in ("orphans", "keyless", "lost"))
-        self.last = Totals(_sum([e.requests for e in found]), _sum([e.notes for e in found]), oldest, *counts)
+        self.last = Totals(
+            requests=_sum([each.requests for each in found]),
+            notes=_sum([each.notes for each in found]),
+            oldest=max((each.oldest for each in found if each.oldest is not None), default=None),
+            orphans=sum(each.orphans for each in found),
+            keyless=sum(each.keyless for each in found),
+            lost=sum(each.lost for each in found),
+            paused=found[0].paused,
+        )
         return self.last
 
     def _look(self) -> None:

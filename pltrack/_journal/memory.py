@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,14 +10,13 @@ from sqlalchemy import select
 
 from ..errors import JournalError
 from .inserting import requests_of
+from .reading import Reader
 from .schema import sessions
 from .store import Store
 
 
 class Memory(Store):
     """Lives as long as this process; the file beside it may not be written, but perhaps read."""
-
-    beside: Callable[[], Store | None] = staticmethod(lambda: None)
 
     def write(
         self,
@@ -41,7 +40,7 @@ class Memory(Store):
             return set(db.scalars(select(sessions.c.id).where(sessions.c.id.in_(ids))))
 
 
-def _around(file: Store, roots: set[str]) -> list[dict[str, Any]]:
+def _around(file: Reader, roots: set[str]) -> list[dict[str, Any]]:
     """Return whole trees of sessions."""
     if not roots:
         return []
@@ -49,7 +48,7 @@ def _around(file: Store, roots: set[str]) -> list[dict[str, Any]]:
         return [dict(row) for row in db.execute(select(sessions).where(sessions.c.root.in_(roots))).mappings()]
 
 
-def _about(file: Store, note_rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _about(file: Reader, note_rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what is said of whole sessions as notes about their requests in the file, which it is to get later."""
     found: list[dict[str, Any]] = []
     for row in note_rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ class Reader:
         self.name = name  # for people
         self.path = path  # None: no file
         self.ruined: JournalError | None = None  # what showed that the file is damaged
+        self.beside: Callable[[], Reader | None] = lambda: None  # the journal's own file, where this is not it
         self._engine = engine
         # A fork waits for it: the child could never take a lock that SQLite held in this thread.
         self._gate: AbstractContextManager[Any] = _loading.LOCK

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import orjson
@@ -98,7 +99,7 @@ class Encoder:
         return "metadata" if "metadata" in (capture, self.capture) else "full"
 
     def _payload(self, call: Call, body: dict[str, Any], capture: str) -> bytes:
-        cleaned = self.redactor.clean(body, capture, _ids(call))
+        cleaned = self.redactor.clean(body, capture, partial(_ids, call))
         # Cut after the secrets are out: half of one would not be known for what it is.
         whole = orjson.dumps(_cut(orjson.loads(cleaned))) if _is_long(body) else cleaned
         return fitting(whole, self.max_body)
@@ -262,8 +263,8 @@ def _ids(call: Call) -> set[str]:
 def _is_long(body: dict[str, Any]) -> bool:
     return (
         len(body.get("error_message") or "") > _MESSAGE_LENGTH
-        or any(len(tag) > _TAG_LENGTH for tag in body["tags"])
-        or any(len(key) > _KEY_LENGTH for key in body["metadata"])
+        or max(map(len, body["tags"]), default=0) > _TAG_LENGTH
+        or max(map(len, body["metadata"]), default=0) > _KEY_LENGTH
     )
 
 

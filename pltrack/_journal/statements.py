@@ -32,6 +32,7 @@ SENDING: ColumnElement[str] = literal_column("'sending'")
 WAITING: ColumnElement[str] = literal_column("'waiting'")
 FORWARDED: ColumnElement[str] = literal_column("'forwarded'")
 DELIVERED_STATE: ColumnElement[str] = literal_column("'delivered'")
+FAILED_STATE: ColumnElement[str] = literal_column("'failed'")
 LEASE = 60.0
 BORROW_AFTER = 5.0  # seconds past due after which any process may deliver another one's row
 ORPHAN_AFTER = 24 * 3600.0

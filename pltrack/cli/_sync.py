@@ -7,8 +7,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _runtime
@@ -49,6 +49,7 @@ class Counts(NamedTuple):
     sending: int
     without_key: int
     orphans: int
+    paused: bool = False  # by hand
 
 
 def run(wanted: Wanted) -> int:
@@ -153,7 +154,7 @@ def _deliver(runtime: Runtime, journals: Journals, before: Counts, wanted: Wante
     watch, timeout = wanted.watch, wanted.timeout
     deadline = time.monotonic() + (timeout if timeout is not None else float("inf") if watch else _TIMEOUT)
     told = threading.Event()
-    with _stoppable(), runtime.listening(told.set), _progress(before) as moved:
+    with _stoppable(), runtime.listening(told.set), _progress(before, endless=watch) as moved:
         for store, courier in journals:
             for fingerprint in runtime.destinations:
                 store.hurry(destination=fingerprint)
@@ -176,11 +177,11 @@ def _deliver(runtime: Runtime, journals: Journals, before: Counts, wanted: Wante
 
 def _ended(runtime: Runtime, store: Store, courier: Courier) -> str:
     """Say why there is nothing more to do; the empty string while there is."""
-    if all(each.paused for each in courier.lines.values()):
+    if all(each.halted or each.paused for each in courier.lines.values()):
         return "paused"
     from .._journal import orphans
 
-    going = [name for name, each in courier.lines.items() if not each.paused]
+    going = [name for name, each in courier.lines.items() if not (each.halted or each.paused)]
     if orphans.due(store, going, courier.patience) or courier.busy:
         return ""
     # A row that is under way when first looked for may be due again when looked for next: look on both sides.
@@ -201,6 +202,7 @@ def _counts(journals: Journals) -> Counts:
         sending=by_state["sending"],
         without_key=sum(totals.keyless for totals in every),
         orphans=sum(totals.orphans for totals in every),
+        paused=any(totals.paused is not None for totals in every),
     )
 
 
@@ -212,7 +214,9 @@ def _report(before: Counts, after: Counts, ended: str) -> None:
     if not after.left:
         return
     status = _runtime.status()
-    if ended == "paused":
+    if after.paused:
+        complain("delivery was paused by `pltrack pause`; `pltrack resume` lets it go on")
+    elif ended == "paused":
         complain(f"delivery is paused: {status.paused_reason}")
     elif ended == "timeout":
         complain(f"time is up{f': {line(status.last_error)}' if status.last_error else ''}; run it again to go on")
@@ -246,14 +250,24 @@ def _stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(before: Counts) -> Iterator[Any]:
+def _progress(before: Counts, *, endless: bool) -> Iterator[Callable[[Counts], None]]:
     """Show on a terminal how far it is; elsewhere nothing."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     screen = console(stderr=True)
-    spinner = screen.status("delivering") if screen.is_terminal else None
+    if not screen.is_terminal:
+        yield lambda _: None
+        return
+    told = "{task.fields[told]}"
+    columns = (TextColumn(told),) if endless else (BarColumn(20), MofNCompleteColumn(), TextColumn(told))
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task("", total=before.left, told="delivering")
 
-    def moved(now: Counts) -> None:
-        if spinner is not None:
-            spinner.update(f"{now.delivered - before.delivered} delivered, {now.left} left")
+        def moved(now: Counts) -> None:
+            done = now.delivered - before.delivered + now.refused - before.refused
+            refused = f", {now.refused - before.refused} refused" if now.refused > before.refused else ""
+            words = f"{now.delivered - before.delivered} delivered, {now.left} left{refused}" if endless else refused
+            bar.update(task, completed=done, total=done + now.left, told=words.lstrip(", "))
 
-    with spinner if spinner is not None else nullcontext():
+        moved(before)
         yield moved

@@ -2,83 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _entries
 from .._entries import Entry
 from ._screen import line, words
+from ._standing import versions
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
-    from .._status import Status
+    from .._journal.standing import Standing
+    from ._standing import Found
 
 _STATUS_STYLE = {"SUCCESS": "green", "WARNING": "yellow", "ERROR": "red"}
 _MESSAGE_MOST = 4_000
-_ALL_OF_TODAY = "%H:%M:%S"
+_REASON_MOST = 300
+_ANY_WIDTH = 10_000
 
 
-def listing(entries: Iterable[Entry]) -> RenderableType:
-    """Return the table that `pltrack ls` prints."""
+def listing(entries: Sequence[Entry], screen: Console) -> RenderableType:
+    """Return the table that `pltrack ls` prints; where it is too wide for the screen, with fewer columns or none."""
+    from rich.console import Group
+
+    names, unlimited = list(_COLUMNS), screen.options.update(max_width=_ANY_WIDTH)
+    for dispensable in (*_DISPENSABLE, ""):
+        table = _table(entries, names)
+        if screen.measure(table, options=unlimited).maximum <= screen.width:
+            return table
+        if dispensable:
+            names.remove(dispensable)
+    return Group(*(_stacked(each) for each in entries))
+
+
+def _table(entries: Sequence[Entry], names: Sequence[str]) -> RenderableType:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, justify in _COLUMNS:
-        table.add_column(name, justify=justify, no_wrap=name in {"id", "time", "status"}, overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right" if name in {"tokens", "cost"} else "left", no_wrap=True)
     for each in entries:
-        cells = (
-            each.started.strftime("%m-%d " + _ALL_OF_TODAY),
-            each.id[-_entries.SHORT :],
-            line(each.row["model"].rsplit(".", 1)[-1], 28),
-            each.status,
-            _tokens(each),
-            _money(each.row["cost"]),
-            line(_scores(each), 40),
-            each.delivery,
-            line(each.session.get("name") or (each.row["session_id"] or "")[-_entries.SHORT :], 24),
-        )
-        table.add_row(*(words(cell, _STATUS_STYLE.get(cell, "")) for cell in cells))
+        table.add_row(*(_cell(each, name) for name in names))
     return table
 
 
-_COLUMNS: tuple[tuple[str, Any], ...] = (
-    ("time", "left"),
-    ("id", "left"),
-    ("model", "left"),
-    ("status", "left"),
-    ("tokens", "right"),
-    ("cost", "right"),
-    ("scores", "left"),
-    ("delivery", "left"),
-    ("session", "left"),
-)
+def _stacked(entry: Entry) -> RenderableType:
+    """Return an entry as a few lines, for a narrow screen."""
+    facts = {name: _COLUMNS[name](entry) for name in ("model", "status", "delivery", "scores", "session")}
+    said = [f"{name} {value}" for name, value in facts.items() if value]
+    return words("\n  ".join((f"{entry.id[-_entries.SHORT :]}  {_time(entry)}", *said)) + "\n")
 
 
-def page(entry: Entry) -> RenderableType:
-    """Return what `pltrack show` prints of one request."""
+def _cell(entry: Entry, name: str) -> RenderableType:
+    text = _COLUMNS[name](entry)
+    return words(text, _STATUS_STYLE.get(text, "") if name == "status" else "")
+
+
+def _time(entry: Entry) -> str:
+    return entry.started.strftime("%m-%d %H:%M:%S")
+
+
+_COLUMNS: dict[str, Callable[[Entry], str]] = {
+    "time": _time,
+    "id": lambda entry: entry.id[-_entries.SHORT :],
+    "model": lambda entry: line(entry.short_model, 28),
+    "status": lambda entry: entry.status,
+    "tokens": lambda entry: _tokens(entry),
+    "cost": lambda entry: _money(entry.row["cost"]),
+    "scores": lambda entry: line(_scores(entry), 40),
+    "delivery": lambda entry: entry.delivery,
+    "session": lambda entry: line(entry.session.get("name") or (entry.row["session_id"] or "")[-_entries.SHORT :], 24),
+}
+_DISPENSABLE = ("cost", "tokens", "session", "scores")  # columns that go first where there is no room
+
+
+def page(entry: Entry, *, whole: bool = False) -> RenderableType:
+    """Return what `pltrack show` prints of one request; `whole`: nothing is cut."""
     from rich.console import Group
 
-    return Group(_facts(_about(entry)), _heading("Conversation"), *_conversation(entry), *_notes(entry))
+    most = None if whole else _MESSAGE_MOST
+    return Group(_facts(_about(entry)), _heading("Conversation"), *_conversation(entry, most), *_notes(entry))
 
 
-def state(status: Status) -> RenderableType:
+def state(found: Found) -> RenderableType:
     """Return the table that `pltrack status` prints."""
-    oldest = status.oldest_pending_seconds
+    status = found.status
+    paused = status.paused_reason
+    if status.paused_since is not None:
+        paused = f"since {status.paused_since.astimezone():%Y-%m-%d %H:%M:%S}; `pltrack resume` lets it go on"
     facts = {
         "journal": status.journal + (" (cannot be used: in memory)" if status.in_memory else ""),
-        "delivered": status.delivered,
-        "pending": f"{status.pending}" + (f", the oldest for {oldest:.0f} s" if status.pending and oldest else ""),
-        "without key": status.without_key,
-        "refused": status.failed,
-        "orphans": status.orphans,
+        **_standing(found.here),
+        **({"hub": status.hub, **_standing(found.hub, "  ")} if found.hub is not None else {}),
         "delivery": status.delivery + ("" if status.enabled else " (pltrack is disabled)"),
-        "paused": status.paused_reason,
-        "LangChain": "; ".join(status.warnings) or None,
+        "paused": paused,
+        "LangChain": None if found.hook is None else found.hook.words,
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "last error": status.last_error,
     }
-    return _facts({name: value for name, value in facts.items() if value is not None})
+    return _facts({name: value for name, value in facts.items() if value not in (None, "")})
+
+
+def _standing(standing: Standing | None, indent: str = "") -> dict[str, Any]:
+    if standing is None:
+        return {f"{indent}requests": "nothing was recorded yet"}
+    totals = standing.totals
+    facts = {
+        "requests": _states(totals.requests),
+        "notes": _states(totals.notes),
+        "without key": totals.keyless and f"{totals.keyless}, for `pltrack sync --adopt`",
+        "orphans": totals.orphans and f"{totals.orphans}, about requests that are not known here",
+        "lost": totals.lost,
+        "oldest": standing.oldest is not None and f"undelivered for {_age(standing.oldest)}",
+        "newest": standing.newest is not None and f"recorded {_age(standing.newest)} ago",
+        "size": standing.bytes and f"{standing.bytes / 1_048_576:.1f} MB",
+    }
+    shown = {f"{indent}{name}": value for name, value in facts.items() if value}
+    for each in standing.lines:
+        if each.last_error:
+            shown[f"{indent}at {each.destination or 'no key'}"] = line(each.last_error, _REASON_MOST)
+    return shown
+
+
+def _states(counts: Mapping[str, int]) -> str:
+    told = {"sending": "being sent", "failed": "refused", "forwarded": "at the hub"}
+    return ", ".join(f"{n} {told.get(state, state)}" for state, n in sorted(counts.items()) if n) or "none"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _about(entry: Entry) -> dict[str, Any]:
@@ -105,7 +162,7 @@ def _about(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def _conversation(entry: Entry) -> list[RenderableType]:
+def _conversation(entry: Entry, most: int | None) -> list[RenderableType]:
     from rich.padding import Padding
 
     said = [*_entries.text_of(entry.body.get("input")), *_entries.text_of(entry.body.get("output"))]
@@ -113,8 +170,8 @@ def _conversation(entry: Entry) -> list[RenderableType]:
         return [words("  (not kept)", "dim")]
     shown: list[RenderableType] = []
     for who, what in said:
-        cut = what if len(what) <= _MESSAGE_MOST else f"{what[:_MESSAGE_MOST]}… ({len(what)} characters)"
-        shown += [words(f"  {line(who, 40)}", "bold cyan"), Padding(words(cut), (0, 0, 0, 4))]
+        cut = what if most is None or len(what) <= most else f"{what[:most]}… ({len(what)} characters; --full)"
+        shown += [words(f"  {line(who, 40)}", "bold cyan"), Padding(words(cut), (0, 0, 0, 4), expand=False)]
     return shown
 
 

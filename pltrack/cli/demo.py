@@ -94,7 +94,7 @@ def run() -> int:
 def _show_journal(screen: Console, whole: pltrack.Session) -> None:
     store = _runtime.get().lane.store()
     _tell(screen, f"What the journal holds: `{_command()} ls`", "")
-    screen.print(_views.listing(_entries.newest(store, len(whole.requests))))
+    screen.print(_views.listing(_entries.newest(store, len(whole.requests)), screen))
     entry = _entries.find(store, whole.requests[1].id)
     assert entry is not None
     _tell(screen, f"One of them: `{_command()} show {entry.id[-_entries.SHORT :]}`", "")
