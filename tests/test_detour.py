@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -253,6 +254,64 @@ def test_an_end_under_a_lock(promptlayer: FakePromptLayer, tmp_path: Path, serve
         assert "lost" not in err
     else:
         assert "1 record(s) were lost" in err
+
+
+def test_a_lock_with_nobody_who_delivers(promptlayer: FakePromptLayer, journal: Path, wait_until: WaitUntil) -> None:
+    """Where another program delivers, records of the locked time are in the file for it afterwards."""
+    pltrack.configure(delivery="external")
+    track_one()
+    pltrack.flush(10)
+    with locked(journal):
+        late = track_one()
+        wait_until(lambda: pltrack.status().in_memory and pltrack.status().pending == 2)
+    wait_until(lambda: in_file(journal, "sum(state = 'pending')") == 2)
+    assert in_file(journal, "max(id)") == late.ids[0]
+    assert pltrack.status().lost == 0
+
+
+FORKING = """
+with pltrack.pl_session() as s:
+    model.invoke("before")
+pltrack.flush(10)
+print("ready", flush=True)
+sys.stdin.readline()
+with pltrack.pl_session() as s:
+    model.invoke("parent")
+print(s.ids[0], flush=True)
+for _ in range(1000):
+    if pltrack.status().in_memory: break
+    threading.Event().wait(0.01)
+child = os.fork()
+with pltrack.pl_session() as s:
+    model.invoke("one of two")
+print(s.ids[0], pltrack.flush(10).pending, flush=True)
+if child:
+    os.waitpid(child, 0)
+    sys.stdin.readline()
+else:
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_under_a_lock(promptlayer: FakePromptLayer, tmp_path: Path, wait_until: WaitUntil) -> None:
+    """Parent and child each deliver what is in their own memory, once; the parent moves its part to the file."""
+    journal = tmp_path / "own" / "journal.db"
+    process = start(FORKING, environment(journal, promptlayer))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "ready\n"
+    with locked(journal):
+        process.stdin.write("\n")
+        process.stdin.flush()
+        first = process.stdout.readline().strip()
+        both = [process.stdout.readline().split() for _ in range(2)]
+        wait_until(lambda: len(promptlayer.requests) == 4)
+    assert [pending for _, pending in both] == ["0", "0"]
+    wait_until(lambda: in_file(journal, "sum(state = 'delivered')") == 3)
+    process.communicate("\n", timeout=30)
+    assert sorted(arrived(promptlayer)[1:]) == sorted([first, *(each for each, _ in both)])
+    assert len(promptlayer.requests) == 4
 
 
 # -- full ---------------------------------------------------------------------------------------------------
