@@ -177,13 +177,34 @@ def test_what_is_said_under_a_lock_about_earlier_calls(
                 MODEL.invoke("three")
                 outer.requests[0].score(10, name="alone")
                 pltrack.session(outer.id).score(90, name="all")
-                wait_until(lambda: len(promptlayer.requests) == 3)
-                wait_until(lambda: pltrack.status().in_memory)
+                wait_until(lambda: sum(len(each.scores) for each in promptlayer.requests) == 4)
+                assert pltrack.status().in_memory
             wait_until(lambda: not pltrack.status().in_memory)
         MODEL.invoke("after the score")
     wait_until(lambda: pltrack.flush(1).pending == 0)
+    assert in_file(journal, "group_concat(distinct state)", "notes") == "delivered"
     scores = [promptlayer.by_pltrack_id(each).scores for each in outer.ids]
     assert scores == [{"alone": 10, "all": 90}, {"all": 90}, {"all": 90}, {}]
+
+
+def test_scores_keep_their_order_around_a_lock(
+    promptlayer: FakePromptLayer, journal: Path, wait_until: WaitUntil
+) -> None:
+    """A score from before the lock that is still in the file goes out first, whatever is said during the lock."""
+    session = track_one()
+    assert pltrack.flush(10).pending == 0
+    promptlayer.fail(Fault(status=503, path="/rest/track-score"))
+    session.score(1)
+    wait_until(lambda: in_file(journal, "max(attempts)", "notes") == 1)
+    with locked(journal):
+        session.score(2)
+        wait_until(lambda: pltrack.status().in_memory and pltrack.status().pending == 2)
+        promptlayer.heal()
+        track_one()
+        wait_until(lambda: len(promptlayer.requests) == 2)
+        assert promptlayer.by_pltrack_id(session.ids[0]).scores == {}
+    wait_until(lambda: pltrack.flush(1).pending == 0)
+    assert promptlayer.by_pltrack_id(session.ids[0]).scores == {"default": 2}
 
 
 def test_a_score_during_a_lock_of_a_call_that_was_out(
