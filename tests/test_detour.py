@@ -137,7 +137,7 @@ def test_status_answers_at_once_under_a_lock(
     pltrack.flush(10)
     with locked(journal):
         track_one()
-        until = time.monotonic() + 3
+        until = time.monotonic() + 2
         while time.monotonic() < until:
             asked = time.monotonic()
             status = pltrack.status()
@@ -314,6 +314,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_under_a_lock(promptlayer: FakePromptLayer, tmp_path: Path, wait_until: WaitUntil) -> None:
     """Parent and child each deliver what is in their own memory, once; the parent moves its part to the file."""
