@@ -64,12 +64,15 @@ def measured(names: list[str], quick: bool) -> tuple[list[Row], list[str]]:
     """Return the rows of what was asked for; a measurement that fails does not stop the others."""
     found: list[Row] = []
     with Team(WAYS) as team:
-        notes = [f"{name} is not in the table: {why}" for name, why in team.absent.items()]
+        notes = team.notes
         for name in names:
             print(f"... {name}", end="", file=sys.stderr, flush=True)
             started = time.monotonic()
             try:
                 found += THEMES[name](team, quick)
+            except KeyboardInterrupt:
+                notes.append(f"it was interrupted in {name}; what comes after that is missing")
+                break
             except Exception as error:
                 traceback.print_exc()
                 notes.append(f"{name} could not be measured: {type(error).__name__}: {error}")

@@ -46,7 +46,7 @@ def cpu(team: Team, quick: bool) -> list[Row]:
 
 def _contents(team: Team, quick: bool) -> list[Row]:
     rows = []
-    for what, size, calls in (("1 KB", KB, 50), ("100 KB", 100 * KB, 20), ("5 MB", 5_000 * KB, 2)):
+    for what, size, calls in (("1 KB", KB, 50), ("100 KB", 100 * KB, 20), ("5 MB", 5_000 * KB, 4)):
         found = team.rounds(2 if quick else 3, "call", calls=calls, messages=1, characters=size)
         rows.append(_row(f"caller's thread, a message of {what}", found))
         rows.append(_row(f"CPU with delivery, a message of {what}", found, "cpu", base="pltrack"))

@@ -24,12 +24,12 @@ def measure(team: Team, quick: bool) -> list[Row]:
 
 def _http_calls(team: Team) -> list[Row]:
     hundred, spoken = {}, {}
-    for name, worker in team.workers.items():
+    for name, worker in list(team.workers.items()):
         before = Sinks.came(worker.url)["calls"]
         team.rounds(1, "call", [name], calls=50, messages=8)
         after = Sinks.came(worker.url)["calls"]
         hundred[name] = float(after - before)
-        if team.rounds(1, "speak", [name])[name]["done"]:
+        if team.rounds(1, "speak", [name]).get(name, {}).get("done"):
             spoken[name] = float(Sinks.came(worker.url)["calls"] - after)
     return [
         Row("HTTP calls for 100 calls", "", hundred),

@@ -69,16 +69,16 @@ class Worker:
         self.process.stdin.write(json.dumps([case, arguments]) + "\n")
         self.process.stdin.flush()
 
-    def answer(self, timeout: float = 300.0) -> dict[str, Any]:
-        """Wait for what it found; raises TimeoutError."""
+    def answer(self, timeout: float = 60.0) -> dict[str, Any]:
+        """Wait for what it found; raises TimeoutError, and RuntimeError when it has ended."""
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], timeout)[0]:
-            raise TimeoutError(f"{self.name} does not answer")
+            raise TimeoutError(f"no answer within {timeout:g} s")
         line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
             lines = self.errors.read().strip().splitlines()
-            raise RuntimeError(f"{self.name} ended: {lines[-1] if lines else 'it said nothing'}")
+            raise RuntimeError(lines[-1] if lines else "it ended and said nothing")
         return dict(json.loads(line))
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Team:
     """A worker for each way that is installed, and the sink that each has to itself."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.absent: dict[str, str] = {}
+        self.notes: list[str] = []
         self._folder = tempfile.TemporaryDirectory(prefix="pltrack-bench-")
         self.folder = Path(self._folder.name)
         wanted = list(names)
@@ -99,18 +99,22 @@ class Team:
         self.workers: dict[str, Worker] = {}
         for name, url in zip(wanted, self.sinks.urls, strict=True):
             self._start(name, url)
-        for name, worker in list(self.workers.items()):
-            said = worker.answer()
-            if "error" in said:
-                self.absent[name] = said["error"]
-            elif name != "no-op" and not Sinks.came(worker.url)["calls"]:
-                self.absent[name] = "it delivered nothing to the sink"
-            if name in self.absent:
-                self.workers.pop(name).close()
+        for name in list(self.workers):
+            self._await(name)
+
+    def _await(self, name: str) -> None:
+        worker = self.workers[name]
+        said = worker.answer()
+        why = said.get("error", "")
+        if not why and name != "no-op" and not Sinks.came(worker.url)["calls"]:
+            why = "it delivered nothing to the sink"
+        if why:
+            self.notes.append(f"{name} is not in the table: {why}")
+            self.workers.pop(name).close()
 
     def _start(self, name: str, url: str) -> None:
         folder = self.folder / name.replace(" ", "-")
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self.workers[name] = Worker(name, url, folder)
 
     def __enter__(self) -> Self:
@@ -123,14 +127,21 @@ class Team:
         self._folder.cleanup()
 
     def rounds(self, count: int, case: str, names: Sequence[str] = (), **arguments: Any) -> dict[str, Figures]:
-        """Ask each in turn, `count` times; return the median of every figure."""
+        """Ask each in turn, `count` times; return the median of every figure. One that hangs is started anew."""
         found: dict[str, list[Figures]] = {}
         for _ in range(count):
-            for name, worker in self.workers.items():
-                if not names or name in names:
+            for name, worker in list(self.workers.items()):
+                if names and name not in names:
+                    continue
+                try:
                     worker.told(case, **arguments)
                     found.setdefault(name, []).append(worker.answer())
-        return {name: medians(each) for name, each in found.items()}
+                except (TimeoutError, RuntimeError, OSError) as error:
+                    self.notes.append(f"{name} had to be started anew in `{case}`: {error}")
+                    worker.close()
+                    self._start(name, worker.url)
+                    self._await(name)
+        return {name: medians(each) for name, each in found.items() if each}
 
 
 def medians(rounds: Sequence[Figures]) -> Figures:

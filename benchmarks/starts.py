@@ -99,7 +99,7 @@ def _until_gone(worker: Worker) -> float | None:
     deadline = time.monotonic() + PATIENCE
     worker.told("leave", calls=UNDELIVERED)
     try:
-        began = worker.answer(PATIENCE)["at"]
+        began = float(worker.answer(PATIENCE)["at"])
         worker.process.wait(max(deadline - time.monotonic(), 0.01))
     except (TimeoutError, subprocess.TimeoutExpired):
         return None
