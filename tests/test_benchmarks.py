@@ -30,3 +30,11 @@ def test_rows_are_as_the_writer_makes_them() -> None:
     command = [sys.executable, "benchmarks/rows.py", "2000", "backlog"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=110)
     assert "mark delivered" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_page_is_looked_at() -> None:
+    """benchmarks/page.py makes a journal that every view of the page can show."""
+    command = [sys.executable, "benchmarks/page.py", "2000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=110)
+    assert "| charts of a month, by model |" in done.stdout
