@@ -5,11 +5,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.dev
 DEMO   := $(VENV)/.demo
+UI     := $(VENV)/.ui
 OLDEST := build/oldest
 TESTS  ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-oldest test-langchain test-all lint fix types layers check bench bench-profile ci clean
+.PHONY: help setup demo test test-slow test-oldest test-langchain test-all lint fix types layers check bench bench-profile \
+	screenshots ui ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,12 +30,19 @@ $(BIN)/python:
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[openai,postgres,ui]' --group dev
-	@touch $(STAMP) $(DEMO)
+	@touch $(STAMP) $(DEMO) $(UI)
 
 # Only what the package itself needs; a full .venv serves as well.
 $(DEMO): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $(DEMO)
+
+$(UI): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ui]'
+	@touch $(DEMO) $(UI)
+
+ui: $(UI) ## Look at what was recorded in a browser: your own journal, or PLTRACK_JOURNAL
+	@$(BIN)/pltrack ui --open
 
 demo: $(DEMO) ## See it work: a tracked app on a fake model, no account, no network
 	@$(BIN)/pltrack demo
@@ -53,6 +62,9 @@ test-langchain: $(STAMP) ## Run LangChain's own tests without and with a session
 	$(BIN)/python tests/langchain_suite/run.py
 
 test-all: test test-slow test-oldest test-langchain ## Run all of these
+
+screenshots: $(STAMP) ## Make docs/screenshots anew (needs Chromium)
+	$(BIN)/python tests/screenshots.py
 
 lint: $(STAMP) ## Check style
 	$(BIN)/python -m ruff check .

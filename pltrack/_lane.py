@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,7 @@ from ._journal.upkeep import Upkeep
 from ._journal.writer import Writer
 from ._records import Barrier, Call
 from ._settings import Settings, program_name
+from .errors import JournalError
 
 if TYPE_CHECKING:
     from ._courier.forward import Forwarder
@@ -30,6 +31,7 @@ OPEN_STATES = ("pending", "sending", "waiting")
 _GRACE = 0.3  # seconds beyond a limit, for what is nearly done
 _STATUS_SECONDS = 0.5  # what one who only looks waits for a journal that does not answer
 _CLOSE_SECONDS = 2.0
+_LOOK_AGAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ class Lane:
     @property
     def unsettled(self) -> int:
         """Return how many requests were written and, as far as this process knows, are not settled."""
-        return max(self._written - self._way.settled["requests"], 0) if self._host.sends else 0
+        return max(self._written - self._way.settled["requests"], 0)
 
     def moved(self) -> None:
         """Hear that rows are, or are to be, in another place."""
@@ -248,17 +250,29 @@ class Lane:
     def flush(self, timeout: float) -> FlushResult:
         """Wait at most `timeout` seconds for what this process has put here until now."""
         results: list[FlushResult] = []
-        within(timeout + _GRACE, lambda: results.append(self._flush(timeout)))
-        return results[0] if results else FlushResult(0, max(len(self.writer), 1), 0)
+        deadline, lost = time.monotonic() + timeout, self._host.lost
+        within(timeout + _GRACE, lambda: results.append(self._flush_anyhow(deadline)))
+        result = results[0] if results else FlushResult(0, max(len(self.writer), 1), 0)
+        return replace(result, lost=self._host.lost - lost)
 
-    def _flush(self, timeout: float) -> FlushResult:
-        deadline = time.monotonic() + timeout
+    def _flush_anyhow(self, deadline: float) -> FlushResult:
+        """Begin anew where the journal cannot be read: its file may be replaced, or memory take its place."""
+        pause = threading.Event()
+        while True:
+            try:
+                return self._flush(deadline)
+            except JournalError:
+                if time.monotonic() >= deadline:
+                    raise
+                pause.wait(_LOOK_AGAIN)
+
+    def _flush(self, deadline: float) -> FlushResult:
         keeper = self.keeper()
-        epoch, lost, settled = keeper.epoch, self._host.lost, self._way.settled
+        epoch, settled = keeper.epoch, self._way.settled
         since = self._marks()
         before = self._progress(since, since)
-        if not self.is_written(timeout):
-            return FlushResult(0, len(self.writer) + _open_of(before), 0, self._host.lost - lost)
+        if not self.is_written(max(deadline - time.monotonic(), 0.0)):
+            return FlushResult(0, len(self.writer) + _open_of(before), 0)
         marks = self._marks()
         if self._host.sends:
             self._way.await_delivery(deadline)
@@ -272,7 +286,7 @@ class Lane:
             failed = after["failed"] - before["failed"]
             there = sum(before.values()) - before["forwarded"] + after["written"]
             delivered = there - pending - after["failed"]
-        return FlushResult(max(delivered, 0), pending, max(failed, 0), self._host.lost - lost)
+        return FlushResult(max(delivered, 0), pending, max(failed, 0))
 
     def _marks(self) -> dict[Store, tuple[int, int]]:
         return {store: store.marks() for store in self.keeper().stores()}

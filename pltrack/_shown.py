@@ -18,7 +18,10 @@ _LINE_BREAKS = {"\r\n": "\n", "\r": "\n", "\u2028": "\n", "\u2029": "\n", "\t": 
 
 def clean(value: object) -> str:
     """Return text without control characters, escape sequences and direction overrides."""
-    text = _ESCAPES.sub("", str(value))
+    text = str(value)
+    if text.isprintable():  # most is: nothing of what is dropped below is printable
+        return text
+    text = _ESCAPES.sub("", text)
     for found, instead in _LINE_BREAKS.items():
         text = text.replace(found, instead)
     return "".join(char for char in text if char == "\n" or char in _JOINERS or _is_plain(char))

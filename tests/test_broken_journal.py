@@ -261,6 +261,12 @@ MOUNTS = """\
 32 22 0:42 / /mnt/win rw - cifs //server/share rw
 33 22 0:43 / /mnt/win rw - ext4 /dev/sdc rw
 34 22 0:44 / /remote rw - fuse.sshfs me@host: rw
+35 22 0:45 / /mnt/ntfs rw - fuseblk /dev/sdb1 rw
+a line that nobody understands
+"""
+KINDS = """
+    nfs nfs4 cifs smb3 smb2 smbfs 9p ceph fuse.ceph-fuse lustre gpfs afs beegfs fuse.glusterfs fuse.sshfs fuse.s3fs
+    fuse.gcsfuse fuse.rclone vboxsf
 """
 
 
@@ -273,8 +279,21 @@ MOUNTS = """\
         ("/homes/journal.db", ""),
         ("/mnt/win/journal.db", ""),
         ("/remote/a/journal.db", "fuse.sshfs"),
+        ("/mnt/ntfs/journal.db", ""),
     ],
 )
 def test_a_network_file_system_is_known_by_its_mount(path: str, kind: str) -> None:
     """The innermost mount decides, of two on one place the later one; escaped names are read."""
     assert places.network(Path(path), MOUNTS) == kind
+
+
+@pytest.mark.parametrize("kind", KINDS.split())
+def test_kinds_of_network_file_systems(kind: str) -> None:
+    """Each that shares files between machines is known, on its own and as a program's."""
+    assert places.network(Path("/home/me/journal.db"), MOUNTS.replace(" nfs4 ", f" {kind} ")) == kind
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuse.lxcfs", "virtiofs", "f2fs"])
+def test_kinds_of_local_file_systems(kind: str) -> None:
+    """Each that serves one machine is used."""
+    assert places.network(Path("/home/me/journal.db"), MOUNTS.replace(" nfs4 ", f" {kind} ")) == ""

@@ -116,6 +116,20 @@ def test_a_score_from_another_machine(promptlayer: FakePromptLayer, hub_url: str
     assert promptlayer.requests[0].scores == {"default": 91, "tone": 92, "late": 93}
 
 
+def test_first_words_of_several_machines(promptlayer: FakePromptLayer, hub_url: str, tmp_path: Path) -> None:
+    """What each machine's journal numbers alike are different words at the hub; a session's score is for each call."""
+    calls = CALL.replace('model.invoke("hi")', 'model.invoke("one"); model.invoke("two")')
+    made = run(
+        calls.replace("s.ids[0]", "s.id, *s.ids"), environment(tmp_path / "a.db", promptlayer, PLTRACK_HUB=hub_url)
+    )
+    session_id, *ids = made.split()
+    for name in ("b", "c"):
+        other = environment(tmp_path / f"{name}.db", promptlayer, PLTRACK_HUB=hub_url)
+        run(f"pltrack.session('{session_id}').score(90, name='{name}'); assert pltrack.flush(20).pending == 0", other)
+    sync(promptlayer, hub_url, tmp_path / "worker.db")
+    assert [each.scores for each in promptlayer.requests] == [{"b": 90, "c": 90}] * len(ids)
+
+
 def test_a_hub_that_is_away_costs_nothing(
     promptlayer: FakePromptLayer, postgres: Server, hub_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     wait_until: Until,

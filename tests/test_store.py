@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from pltrack._journal.browsing import Browser, Filters
+from pltrack._journal.charting import facts
 from pltrack._journal.hub import Hub
 from pltrack._journal.store import Claimed, Delivered, Store
 from pltrack._records import new_id
@@ -297,7 +298,7 @@ def test_pages_of_requests(store: Store) -> None:
     }  # fmt: skip
     for filters, expected in wanted.items():
         assert [row["id"] for row in browser.requests(filters).rows] == expected, filters
-    assert [row["id"] for row in browser.figures(Filters(prompt="p"))] == ["a", "c"]
+    assert sorted(fact.id for fact in facts(store, Filters(prompt="p")).rows) == ["a", "c"]
 
 
 def test_pages_of_sessions(store: Store) -> None:
@@ -307,7 +308,7 @@ def test_pages_of_sessions(store: Store) -> None:
         request("b", session_id="inner", root="outer", status="ERROR", ended_at=5.0),
     ]
     store.write([session("outer"), session("inner", "outer")], rows, [])
-    (row,), older = Browser(store).sessions()
+    (row,), older, _ = Browser(store).sessions()
     assert (row["id"], row["calls"], row["errors"], row["tokens"], row["cost"], row["seconds"], older) == (
         "outer", 2, 1, 6, 1.0, 4.0, None,
     )  # fmt: skip

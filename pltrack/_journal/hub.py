@@ -23,6 +23,9 @@ _CONNECT_SECONDS = 5
 _STATEMENT_MS = 15_000
 _SCHEMA = "schema"
 
+for _index in (index for table in tables.tables.values() for index in table.indexes):
+    _index.dialect_options["postgresql"]["where"] = _index.dialect_options["sqlite"]["where"]
+
 
 class Hub(Store):
     """The store on PostgreSQL. One connection, as on SQLite: each thread that needs the hub has its own `Hub`."""
@@ -78,7 +81,8 @@ class Hub(Store):
         for row in (*batch.requests, *batch.notes):
             row["due_at"] = now + max(0.0, row["due_in"])  # the journal's clock may be another one
         rows = [{**row, "state": State.PENDING.value} for row in batch.requests]
-        self.write(batch.sessions, rows, batch.notes)
+        # Numbered here: each journal counts for itself, and a number that is taken would cost the note.
+        self.write(batch.sessions, rows, [{key: row[key] for key in sql.NOTE_FIELDS} for row in batch.notes])
 
     def _put(self, db: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
         names = table.c.keys()

@@ -73,7 +73,7 @@ class Inserting(Exchange):
                 expanded.extend({**row, "request_id": each, "id": f"{row['id']}/{each}"} for each in ids)
         if expanded:
             self._hold(db, [row["request_id"] for row in expanded if row["request_id"]])
-            statement = self._insert(notes).values(**sql.NOTE_VALUES).on_conflict_do_nothing()
+            statement = self._insert(notes).values(**sql.NOTE_VALUES).on_conflict_do_nothing(index_elements=["id"])
             db.execute(statement, expanded)
             if links := [_link(row) for row in expanded if row["kind"] == "prompt"]:
                 db.execute(sql.LINKED_BY_HAND, links)

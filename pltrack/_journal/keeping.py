@@ -91,16 +91,16 @@ class Keeper:
 
     def serving(self) -> Store:
         """Return the file for its courier, a fresh one where it is damaged; raise JournalError while it is unusable."""
-        self._look()
-        if self.file is not None and (ruined := self.file.ruined) is not None:
-            self._replace(ruined)
+        self.stores()
         if self.file is None or self.why:
             raise JournalError(self.why)
         return self.file
 
     def stores(self) -> list[Store]:
-        """Return where rows are."""
+        """Return where rows are; a damaged file is replaced."""
         self._look()
+        if self.file is not None and (ruined := self.file.ruined) is not None:
+            self._replace(ruined)
         return [each for each in (self.file, self.memory) if each is not None]
 
     def claimable(self) -> list[Store]:
@@ -199,7 +199,7 @@ class Keeper:
                 self._fall(again)
                 saving.put_all(self._spare(), self._saved)
             if (lost := owed - saved.of(self._host.owner)) > 0:
-                self._host.lost_some(lost, error)
+                self._host.lost_some(lost, JournalError(f"{error}; at most so many could not be read any more"))
             self.epoch += 1
         self._host.moved()
 

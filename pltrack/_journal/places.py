@@ -10,21 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_NETWORK = {
-    "9p",
-    "afs",
-    "beegfs",
-    "ceph",
-    "cifs",
-    "fuse.sshfs",
-    "glusterfs",
-    "lustre",
-    "ncpfs",
-    "nfs",
-    "nfs4",
-    "smb3",
-    "smbfs",
-}
+# WAL needs memory that all processes share, and locks that hold: neither is there across machines.
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\w*|ncpfs|afs|auristorfs|coda|ceph|gluster\w*|lustre|gpfs|pvfs2|orangefs|ocfs2|gfs2|beegfs\w*"
+    r"|9p|davfs\d?|vboxsf|vmhgfs|prl_fs"
+    r"|fuse\.(sshfs|rclone|s3fs|gcsfuse|goofys|davfs\d?|curlftpfs|smbnetfs|gluster\w*|ceph\S*|juicefs|mount-s3"
+    r"|blobfuse2?|vmhgfs-fuse|lustre\w*|beegfs\w*|nfs\w*)"
+)
 _RUINED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PASSING = {
     sqlite3.SQLITE_BUSY,
@@ -105,7 +97,7 @@ def network(path: Path, mountinfo: str) -> str:
         mount = Path(_ESCAPED.sub(lambda code: chr(int(code[1], 8)), found[1]))
         if path.is_relative_to(mount) and len(mount.parts) >= best:  # of two on one place, the later one counts
             best, kind = len(mount.parts), found[2]
-    return kind if kind in _NETWORK else ""
+    return kind if _NETWORK.fullmatch(kind) else ""
 
 
 def network_of(path: Path) -> str:

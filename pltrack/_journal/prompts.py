@@ -87,19 +87,6 @@ class PromptStore:
         with self._store._reading() as db:
             return [orjson.loads(payload) for payload in db.scalars(page)]
 
-    def all_known(self) -> list[tuple[str, int, int]]:
-        """Return each prompt that is kept here: its name, how many versions, and the newest one's number."""
-        columns = prompts.c.name, func.count(prompts.c.version.distinct()), func.max(prompts.c.version)
-        with self._store._reading() as db:
-            return [tuple(row) for row in db.execute(select(*columns).group_by(prompts.c.name))]
-
-    def versions(self, name: str) -> dict[int, Payload]:
-        """Return the versions of a prompt that are kept here, the newest first."""
-        wanted = select(prompts.c.version, prompts.c.payload).where(prompts.c.name == name)
-        with self._store._reading() as db:
-            rows = db.execute(wanted.order_by(prompts.c.version.desc())).all()
-        return {row.version: orjson.loads(row.payload) for row in rows}
-
 
 def _named(destination: str, name: str) -> ColumnElement[bool]:
     return and_(prompts.c.destination == destination, prompts.c.name == name)

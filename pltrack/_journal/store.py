@@ -302,8 +302,9 @@ class Store(Inserting):
 
 
 def _pragmas(connection: sqlite3.Connection, _: object) -> None:
+    if not connection.execute("pragma page_count").fetchone()[0]:  # a file that exists would be written to
+        connection.execute("pragma auto_vacuum = incremental")
     for pragma in (
-        "auto_vacuum = incremental",  # before anything else is written; of no effect on a file that exists
         "journal_mode = wal",
         "synchronous = normal",
         "secure_delete = on",

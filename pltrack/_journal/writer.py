@@ -43,6 +43,10 @@ class _Group:
 class Host(Protocol):
     """Who is told what the writer does, on its thread."""
 
+    @property
+    def settings(self) -> Settings:
+        """Return the settings that hold now."""
+
     def taken(self, call: Call) -> None:
         """Hear of a call that is about to be written."""
 
@@ -150,6 +154,7 @@ class Writer:
     def _run(self) -> None:
         with suppress(Exception):  # said when there is something to write
             self._open()
+            self._encoder(self._host.settings)
         while True:
             self._idle = True
             if not self._queue and not self._closing:

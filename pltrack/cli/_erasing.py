@@ -8,12 +8,12 @@ from typing import Any
 
 import typer
 
-from .. import _erase
+from .. import _erase, _runtime
 from ._screen import complain, line, print_json
 
 
 def run(wanted: Mapping[str, Any], *, ask: bool, as_json: bool) -> int:
-    """Erase; return the exit code: 1 when traces may be left."""
+    """Erase; return the exit code: 1 when traces may be left, at a hub for one."""
     if ask:
         found = _erase.count(**wanted)
         typer.confirm(f"Erase {_words(found)} for good?", abort=True, err=True)
@@ -28,9 +28,11 @@ def run(wanted: Mapping[str, Any], *, ask: bool, as_json: bool) -> int:
             print(f"Removed {line(path)}, which was set aside and could not be read.")
     if done.in_flight:
         complain(f"{done.in_flight} of them were being sent: PromptLayer may have them, under ids that nobody knows")
+    if _runtime.get().settings.hub:
+        complain("nothing was erased at the hub: its rows are for whoever looks after that database")
     if done.left:
         complain(done.left)
-    return int(bool(done.left or done.in_flight))
+    return int(bool(done.left or done.in_flight or _runtime.get().settings.hub))
 
 
 def _words(found: _erase.Erased) -> str:

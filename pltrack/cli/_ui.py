@@ -6,14 +6,11 @@ import ipaddress
 import secrets
 import socket
 import webbrowser
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
 from .. import _runtime
 from ..errors import PltrackError
 from ._screen import complain
-
-if TYPE_CHECKING:
-    from .._journal.store import Store
 
 
 def run(*, host: str, port: int, browser: bool) -> int:
@@ -22,34 +19,36 @@ def run(*, host: str, port: int, browser: bool) -> int:
         import uvicorn
 
         from ..web._app import Site, create
+        from ..web._source import Source
     except ImportError as error:
         raise PltrackError(f"the local page needs {error.name}: pip install 'pltrack[ui]'") from None
     runtime = _runtime.get()
-    store = _store(runtime)
+    source = Source(runtime.lane.path, hub=runtime.settings.hub, hub_shown=runtime.settings.hub_shown)
+    listening = _listen(host, port)
     if not _is_loopback(host):
         complain(f"{host} can be reached from other machines: whoever has the address below can read everything")
-    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = listening.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     token = secrets.token_urlsafe(24)
-    site = Site(lambda: store, _runtime.status, runtime.settings.hub_shown or str(runtime.lane.path))
-    app = create(site, token=token, hosts=_names(shown, port))
+    app = create(Site(source), token=token, hosts=_names(shown, port))
     address = f"http://{shown}:{port}/?token={token}"
-    print(f"pltrack shows {site.place} at\n\n    {address}\n\nCtrl-C ends it.", flush=True)
+    print(f"pltrack shows {source.place} at\n\n    {address}\n\nCtrl-C ends it.", flush=True)
     if browser:
         webbrowser.open(address)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
+    with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and says so once more
+        uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 
-def _store(runtime: _runtime.Runtime) -> Store:
-    url = runtime.settings.hub
-    if url:
-        from .._journal.hub import Hub
-
-        return Hub.open(url)
-    return runtime.lane.store()
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise PltrackError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    # asyncio does so only for sockets that it makes itself; without it each page would wait 40 ms for a packet.
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
 
 
 def _names(shown: str, port: int) -> list[str]:

@@ -14,13 +14,13 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-COOKIE = "pltrack_token"
+_COOKIE = "pltrack_token"
 _SAFE_METHODS = {"GET", "HEAD"}
 _SAFE_SITES = {"none", "same-origin"}
 _HEADERS = {
     # No script runs, nothing is loaded from elsewhere: whatever was recorded stays text.
     "content-security-policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+        "default-src 'none'; style-src 'self'; img-src data:; media-src data:; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
@@ -71,7 +71,7 @@ class Guard:
         # A link from elsewhere gets no answer, not even with our cookie.
         if request.headers.get("sec-fetch-site", "none") not in _SAFE_SITES:
             return PlainTextResponse("Not from another page.", 403)
-        if not self._fits(request.cookies.get(COOKIE, "")):
+        if not self._fits(request.cookies.get(_cookie(request), "")):
             return PlainTextResponse("Open the address that `pltrack ui` printed: it carries the token.", 403)
         return None
 
@@ -83,5 +83,10 @@ class Guard:
         rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
         address = request.url.path + (f"?{urlencode(rest)}" if rest else "")
         answer = RedirectResponse("/" + address.lstrip("/"), 303)
-        answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", path="/")
+        answer.set_cookie(_cookie(request), self._token, httponly=True, samesite="strict", path="/")
         return answer
+
+
+def _cookie(request: Request) -> str:
+    # Browsers keep cookies by host without the port: two pages on one machine must not take each other's.
+    return f"{_COOKIE}_{request.url.port or 80}"

@@ -30,7 +30,10 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    found.filters |= {"line": line, "when": _when, "iso": _iso, "money": _money, "seconds": _seconds, "path": _path}
+    found.filters |= {
+        "line": line, "iso": _iso, "day": _day, "clock": _clock, "when": _when, "money": money, "seconds": seconds,
+        "short": short, "number": _number, "path": _path, "ago": _ago,
+    }  # fmt: skip
     found.globals |= {"query": _query}
     return found
 
@@ -41,20 +44,64 @@ def _shown(value: Any) -> Any:
     return clean(value) if type(value) is str else value  # Markup and numbers stay as they are
 
 
+def _local(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, UTC).astimezone()
+
+
+def _day(moment: float) -> str:
+    return f"{_local(moment):%Y-%m-%d}"
+
+
+def _clock(moment: float) -> str:
+    return f"{_local(moment):%H:%M:%S}"
+
+
 def _when(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{_local(moment):%Y-%m-%d %H:%M:%S}"
 
 
 def _iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
-def _money(cost: float | None) -> str:
-    return "" if cost is None else f"${cost:.6f}" if cost < 0.01 else f"${cost:.2f}"
+def money(cost: float | None) -> str:
+    """Return dollars, with as many places as tell something."""
+    if cost is None:
+        return ""
+    return "$0" if cost == 0 else f"${cost:.6f}" if cost < 0.001 else f"${cost:.4f}" if cost < 1 else f"${cost:,.2f}"
 
 
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+def seconds(value: float | None) -> str:
+    """Return a time that something took."""
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms" if value else "0"
+    return f"{value:.1f} s" if value < 100 else _ago(value)
+
+
+def _ago(value: float) -> str:
+    """Return a long time in the two units that tell most."""
+    minutes, rest = divmod(int(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{days} d" * bool(days), f"{hours} h" * bool(hours), f"{minutes} min" * bool(minutes), f"{rest} s"]
+    return " ".join([part for part in parts if part][:2])
+
+
+def short(value: float | None) -> str:
+    """Return a count in few characters."""
+    if value is None:
+        return ""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= unit:
+            scaled = value / (1e3 if name == "k" else unit)
+            return f"{scaled:.3g}{name}" if scaled < 1000 else f"{scaled:.0f}{name}"
+    return f"{value:,.0f}" if value == int(value) else f"{value:.2g}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
 
 
 def _path(value: object) -> str:
