@@ -2,8 +2,8 @@
 
 Usage: python benchmarks [NAME ...] [--quick] [--json FILE] [--write-docs]
 
-Programs of their own beside it: benchmarks/faults.py (200 kills, exits), hub.py (workers on PostgreSQL), hot.py (a
-profile of every thread).
+Programs of their own beside it: benchmarks/faults.py (200 kills, exits), hub.py (workers on PostgreSQL), page.py (the
+local page), hot.py (a profile of every thread).
 """
 
 from __future__ import annotations
