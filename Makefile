@@ -7,6 +7,8 @@ STAMP  := $(VENV)/.dev
 DEMO   := $(VENV)/.demo
 OLDEST := build/oldest
 TESTS  ?= tests
+# Most tests wait for processes and sockets: several files at once.
+AT_ONCE ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-oldest test-langchain test-all lint fix types layers check bench bench-profile \
@@ -43,7 +45,7 @@ ui: $(DEMO) ## Look at what was recorded in a browser: your own journal, or PLTR
 	@$(BIN)/pltrack ui --open
 
 test: $(STAMP) ## Run the tests (not the slow ones)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow"
 
 test-slow: $(STAMP) ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
@@ -51,7 +53,7 @@ test-slow: $(STAMP) ## Run the slow tests
 test-oldest: $(STAMP) ## Run the tests with the oldest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(OLDEST) --resolution lowest-direct -e '.[openai,postgres,ui]' --group dev
-	$(OLDEST)/bin/python -m pytest -m "not slow" $(TESTS)
+	$(OLDEST)/bin/python -m pytest $(AT_ONCE) -m "not slow" $(TESTS)
 
 test-langchain: $(STAMP) ## Run LangChain's own tests without and with a session around each
 	$(BIN)/python tests/langchain_suite/run.py
