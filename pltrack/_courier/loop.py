@@ -266,7 +266,7 @@ class Courier(Sender):
                     if self._woken is not None:
                         self._woken.set()
                 if line.failures:  # what the others hear at the same moment may say that nothing is to go out now
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(_BREATH)
         finally:
             line.workers -= 1
 
