@@ -5,7 +5,6 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.dev
 DEMO   := $(VENV)/.demo
-UI     := $(VENV)/.ui
 OLDEST := build/oldest
 TESTS  ?= tests
 
@@ -30,22 +29,18 @@ $(BIN)/python:
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[openai,postgres,ui]' --group dev
-	@touch $(STAMP) $(DEMO) $(UI)
+	@touch $(STAMP) $(DEMO)
 
-# Only what the package itself needs; a full .venv serves as well.
+# Only what the package itself and its page need; a full .venv serves as well.
 $(DEMO): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
-	@touch $(DEMO)
-
-$(UI): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ui]'
-	@touch $(DEMO) $(UI)
-
-ui: $(UI) ## Look at what was recorded in a browser: your own journal, or PLTRACK_JOURNAL
-	@$(BIN)/pltrack ui --open
+	@touch $(DEMO)
 
 demo: $(DEMO) ## See it work: a tracked app on a fake model, no account, no network
 	@$(BIN)/pltrack demo
+
+ui: $(DEMO) ## Look at what was recorded in a browser: your own journal, or PLTRACK_JOURNAL
+	@$(BIN)/pltrack ui --open
 
 test: $(STAMP) ## Run the tests (not the slow ones)
 	$(BIN)/python -m pytest -m "not slow"

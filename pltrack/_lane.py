@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -158,12 +159,17 @@ class Lane:
 
     def outcomes(self, ids: Sequence[str]) -> list[Outcome]:
         """Return what became of those of our ids that are known, wherever they are."""
-        return [each for store in self.keeper().stores() for each in store.outcomes(ids)]
+        found: list[Outcome] = []
+        for store in self.keeper().stores():
+            with suppress(JournalError):
+                found += store.outcomes(ids)
+        return found
 
     def hurry(self, ids: Sequence[str]) -> None:
         """Have requests sent now, wherever they are."""
         for store in self.keeper().claimable():
-            store.hurry(ids=ids)
+            with suppress(JournalError):  # a lock: what is due goes anyway
+                store.hurry(ids=ids)
         if self._host.sends:
             self._way.start(0.0)
 

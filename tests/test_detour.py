@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -136,7 +137,7 @@ def test_status_answers_at_once_under_a_lock(
     pltrack.flush(10)
     with locked(journal):
         track_one()
-        until = time.monotonic() + 3
+        until = time.monotonic() + 2
         while time.monotonic() < until:
             asked = time.monotonic()
             status = pltrack.status()
@@ -166,23 +167,64 @@ def test_what_was_sent_before_the_lock_is_not_sent_twice(
 def test_what_is_said_under_a_lock_about_earlier_calls(
     promptlayer: FakePromptLayer, journal: Path, wait_until: WaitUntil
 ) -> None:
-    """Scores of requests and sessions from before the lock are kept, and reach each of them once it is over."""
+    """Scores of requests and of whole sessions, begun before the lock, reach each call from before and during it."""
     with pltrack.pl_session("outer") as outer:
         MODEL.invoke("one")
         with pltrack.pl_session("inner"):
             MODEL.invoke("two")
-        assert pltrack.flush(10).pending == 0
-        with locked(journal):
-            with pltrack.pl_session("late"):
+            assert pltrack.flush(10).pending == 0
+            with locked(journal):
                 MODEL.invoke("three")
-            outer.requests[0].score(10, name="alone")
-            outer.score(90, name="all")
-            wait_until(lambda: len(promptlayer.requests) == 3)
-            wait_until(lambda: pltrack.status().in_memory)
+                outer.requests[0].score(10, name="alone")
+                pltrack.session(outer.id).score(90, name="all")
+                wait_until(lambda: sum(len(each.scores) for each in promptlayer.requests) == 4)
+                assert pltrack.status().in_memory
+            wait_until(lambda: not pltrack.status().in_memory)
         MODEL.invoke("after the score")
     wait_until(lambda: pltrack.flush(1).pending == 0)
-    by_id = {each: promptlayer.by_pltrack_id(each).scores for each in outer.ids}
-    assert list(by_id.values()) == [{"alone": 10, "all": 90}, {"all": 90}, {"all": 90}, {}]
+    assert in_file(journal, "group_concat(distinct state)", "notes") == "delivered"
+    scores = [promptlayer.by_pltrack_id(each).scores for each in outer.ids]
+    assert scores == [{"alone": 10, "all": 90}, {"all": 90}, {"all": 90}, {}]
+
+
+def test_scores_keep_their_order_around_a_lock(
+    promptlayer: FakePromptLayer, journal: Path, wait_until: WaitUntil
+) -> None:
+    """A score from before the lock that is still in the file goes out first, whatever is said during the lock."""
+    session = track_one()
+    assert pltrack.flush(10).pending == 0
+    promptlayer.fail(Fault(status=503, path="/rest/track-score"))
+    session.score(1)
+    wait_until(lambda: in_file(journal, "max(attempts)", "notes") == 1)
+    with locked(journal):
+        session.score(2)
+        wait_until(lambda: pltrack.status().in_memory and pltrack.status().pending == 2)
+        promptlayer.heal()
+        track_one()
+        wait_until(lambda: len(promptlayer.requests) == 2)
+        assert promptlayer.by_pltrack_id(session.ids[0]).scores == {}
+    wait_until(lambda: pltrack.flush(1).pending == 0)
+    assert promptlayer.by_pltrack_id(session.ids[0]).scores == {"default": 2}
+
+
+def test_a_score_during_a_lock_of_a_call_that_was_out(
+    promptlayer: FakePromptLayer, journal: Path, wait_until: WaitUntil
+) -> None:
+    """A call that is under way when the file serves again follows later, and takes what was said of it along."""
+    track_one()
+    pltrack.flush(10)
+    promptlayer.fail(Fault.slow(60, path="/log-request"))
+    with locked(journal):
+        session = track_one()
+        wait_until(lambda: len([each for each in promptlayer.calls if each.path == "/log-request"]) == 2)
+    wait_until(lambda: not pltrack.status().in_memory)
+    session.score(55)
+    wait_until(lambda: in_file(journal, "count(*)", "notes") == 1)
+    promptlayer.heal()
+    wait_until(lambda: in_file(journal, "sum(state = 'delivered')") == 2)
+    wait_until(lambda: pltrack.flush(1).pending == 0)
+    assert promptlayer.by_pltrack_id(session.ids[0]).scores == {"default": 55}
+    assert len(promptlayer.requests) == 2
 
 
 def test_what_waits_in_memory_goes_out_from_the_file(
@@ -233,6 +275,65 @@ def test_an_end_under_a_lock(promptlayer: FakePromptLayer, tmp_path: Path, serve
         assert "lost" not in err
     else:
         assert "1 record(s) were lost" in err
+
+
+def test_a_lock_with_nobody_who_delivers(promptlayer: FakePromptLayer, journal: Path, wait_until: WaitUntil) -> None:
+    """Where another program delivers, records of the locked time are in the file for it afterwards."""
+    pltrack.configure(delivery="external")
+    track_one()
+    pltrack.flush(10)
+    with locked(journal):
+        late = track_one()
+        wait_until(lambda: pltrack.status().in_memory and pltrack.status().pending == 2)
+    wait_until(lambda: in_file(journal, "sum(state = 'pending')") == 2)
+    assert in_file(journal, "max(id)") == late.ids[0]
+    assert pltrack.status().lost == 0
+
+
+FORKING = """
+with pltrack.pl_session() as s:
+    model.invoke("before")
+pltrack.flush(10)
+print("ready", flush=True)
+sys.stdin.readline()
+with pltrack.pl_session() as s:
+    model.invoke("parent")
+print(s.ids[0], flush=True)
+for _ in range(1000):
+    if pltrack.status().in_memory: break
+    threading.Event().wait(0.01)
+child = os.fork()
+with pltrack.pl_session() as s:
+    model.invoke("one of two")
+print(s.ids[0], pltrack.flush(10).pending, flush=True)
+if child:
+    os.waitpid(child, 0)
+    sys.stdin.readline()
+else:
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_under_a_lock(promptlayer: FakePromptLayer, tmp_path: Path, wait_until: WaitUntil) -> None:
+    """Parent and child each deliver what is in their own memory, once; the parent moves its part to the file."""
+    journal = tmp_path / "own" / "journal.db"
+    process = start(FORKING, environment(journal, promptlayer))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "ready\n"
+    with locked(journal):
+        process.stdin.write("\n")
+        process.stdin.flush()
+        first = process.stdout.readline().strip()
+        both = [process.stdout.readline().split() for _ in range(2)]
+        wait_until(lambda: len(promptlayer.requests) == 4)
+    assert [pending for _, pending in both] == ["0", "0"]
+    wait_until(lambda: in_file(journal, "sum(state = 'delivered')") == 3)
+    process.communicate("\n", timeout=30)
+    assert sorted(arrived(promptlayer)[1:]) == sorted([first, *(each for each, _ in both)])
+    assert len(promptlayer.requests) == 4
 
 
 # -- full ---------------------------------------------------------------------------------------------------

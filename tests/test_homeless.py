@@ -187,6 +187,7 @@ def test_a_file_that_is_damaged_in_the_middle(promptlayer: FakePromptLayer, tmp_
     assert {own, *left} <= set(got) <= {own, *ids}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", ["garbage", "flipped", "truncated", "half"])
 def test_a_torn_log_of_a_killed_program(promptlayer: FakePromptLayer, tmp_path: Path, torn: str) -> None:
     """A -wal that a crash left torn costs at most what was in it; the next program records and delivers, once each."""

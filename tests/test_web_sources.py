@@ -200,6 +200,24 @@ def test_control_c_ends_it_in_order(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+def test_a_browser_is_opened(tmp_path: Path) -> None:
+    """`--open` starts the user's browser, one that runs in the terminal until it is left, too; it gets the page."""
+    seen, program = tmp_path / "seen", tmp_path / "browser"
+    look = (
+        f"import httpx, sys; t = httpx.get(sys.argv[1], timeout=20).status_code; open({str(seen)!r}, 'w').write(str(t))"
+    )
+    program.write_text(f'#!{sys.executable}\n{look}\nprint("left", flush=True)\n')
+    program.chmod(0o700)
+    env = environment(tmp_path / "journal.db", BROWSER=str(program))
+    with subprocess.Popen(
+        [sys.executable, "-m", "pltrack", "ui", "--open"], env=env, text=True, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert any(line == "left\n" for line in process.stdout)
+        process.terminate()
+    assert seen.read_text() == "303"
+
+
 def test_two_pages_at_once(tmp_path: Path) -> None:
     """Two pages on one machine do not take each other's cookie."""
     with (

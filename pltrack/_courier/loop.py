@@ -271,7 +271,7 @@ class Courier(Sender):
     def _search_orphans(self, api: Api, store: Store) -> None:
         for name, line in self.lines.items():
             free = not (line.halted or line.paused or line.open) and time.monotonic() >= line.search_at
-            if free and orphans.due(store, [name], self.patience):
+            if free and store.knows_all and orphans.due(store, [name], self.patience):
                 self._give(line, (), partial(self._find_orphans, api, line))
 
     # -- the end ------------------------------------------------------------------------------------------

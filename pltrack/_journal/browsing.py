@@ -83,11 +83,13 @@ class Browser:
     def __init__(self, store: Reader) -> None:
         self._store = store
 
-    def requests(self, filters: Filters, *, before: int | None = None, limit: int = 50) -> Page:
-        """Return a page of requests, each with its session, its notes and, where it is short, its content."""
+    def requests(self, filters: Filters, *, before: int | None = None, limit: int = 50, content: bool = False) -> Page:
+        """Return a page of requests, each with its session and its notes; with its `content` where that is short."""
         with self._store._reading() as db:
-            window, oldest, since = self._window(db, filters, before)
-            statement = select(requests).where(*window, *conditions(filters)).order_by(requests.c.seq.desc())
+            one_session = bool(filters.session) and self._is_session(db, filters.session)
+            window, oldest, since = self._window(db, filters, before, whole=one_session)
+            fits = conditions(filters, one_session=one_session)
+            statement = select(requests).where(*window, *fits).order_by(requests.c.seq.desc())
             found = [dict(row) for row in db.execute(statement.limit(limit + 1)).mappings()]
             if len(found) > limit:
                 rows, older, since = found[:limit], found[limit - 1]["seq"], None
@@ -95,7 +97,8 @@ class Browser:
                 rows, older = found, oldest if self._any_before(db, oldest, filters, since) else None
             self._add_notes(db, rows)
             self._add_sessions(db, rows)
-            self._add_bodies(db, rows)
+            if content:
+                self._add_bodies(db, rows)
         return Page(rows, older, since if older is not None else None)
 
     def every(self, filters: Filters) -> Iterator[dict[str, Any]]:
@@ -218,10 +221,15 @@ class Browser:
 
     # -- parts --------------------------------------------------------------------------------------------
 
-    def _window(self, db: Any, filters: Filters, before: int | None) -> tuple[list[Any], int, float | None]:
+    def _is_session(self, db: Any, id: str) -> bool:
+        return db.scalar(select(sessions.c.id).where(sessions.c.id == id)) is not None
+
+    def _window(
+        self, db: Any, filters: Filters, before: int | None, *, whole: bool
+    ) -> tuple[list[Any], int, float | None]:
         """Return which rows are looked at for a page, the last of them, and when that one ended."""
         earlier = [requests.c.seq < before] if before is not None else []
-        if filters.session:  # its rows are found by an index
+        if whole:
             return earlier, 0, None
         looked_at = _LOOKED_INTO if filters.text else _LOOKED_AT
         looked = select(requests.c.seq).where(*earlier).order_by(requests.c.seq.desc()).limit(looked_at).subquery()
@@ -235,6 +243,13 @@ class Browser:
             return False
         return db.scalar(select(requests.c.seq).where(requests.c.seq < seq).limit(1)) is not None
 
+    def _edge(self, db: Any, looked: Any) -> tuple[float, str] | None:
+        """Return the last session looked at where there may be more after it."""
+        if (db.scalar(select(func.count()).select_from(looked)) or 0) < _LOOKED_INTO:
+            return None
+        last = select(looked.c.started_at, looked.c.id).order_by(looked.c.started_at, looked.c.id)
+        return tuple(db.execute(last.limit(1)).one())
+
     def _whole(self, seqs: Sequence[int]) -> list[dict[str, Any]]:
         there = select(requests, bodies.c.payload).outerjoin(bodies, bodies.c.seq == requests.c.seq)
         with self._store._reading() as db:
@@ -243,13 +258,6 @@ class Browser:
             self._add_notes(db, rows)
             self._add_sessions(db, rows)
         return rows
-
-    def _edge(self, db: Any, looked: Any) -> tuple[float, str] | None:
-        """Return the last session looked at where there may be more after it."""
-        if (db.scalar(select(func.count()).select_from(looked)) or 0) < _LOOKED_INTO:
-            return None
-        last = select(looked.c.started_at, looked.c.id).order_by(looked.c.started_at, looked.c.id)
-        return tuple(db.execute(last.limit(1)).one())
 
     def _add_notes(self, db: Any, rows: Iterable[dict[str, Any]]) -> None:
         by_id = {row["id"]: row for row in rows}
@@ -314,8 +322,8 @@ def _open(limit: int, table: Any) -> list[Select[Any]]:
     return [*failed, *(newest.where(table.c.state == state) for state in states)]
 
 
-def conditions(filters: Filters) -> list[ColumnElement[bool]]:
-    """Return what must hold of a request for it to fit."""
+def conditions(filters: Filters, *, one_session: bool = False) -> list[ColumnElement[bool]]:
+    """Return what must hold of a request for it to fit; `one_session`: the session is an id, not a name."""
     given: Mapping[str, Any] = filters.given
     found: list[ColumnElement[bool]] = [
         getattr(requests.c, name) == given[name] for name in ("status", "state") if name in given
@@ -326,7 +334,9 @@ def conditions(filters: Filters) -> list[ColumnElement[bool]]:
             f".{filters.model}", autoescape=True
         )  # as it is shown, without its package
         found.append(or_(whole, of_class) if filters.model[0].isupper() else whole)
-    if filters.session:
+    if one_session:  # found by an index
+        found.append(or_(requests.c.session_id == filters.session, requests.c.root == filters.session))
+    elif filters.session:
         named = select(sessions.c.id).where(or_(sessions.c.name == filters.session, sessions.c.id == filters.session))
         found.append(or_(requests.c.session_id.in_(named), requests.c.root.in_(named)))
     if filters.user:

@@ -25,6 +25,7 @@ log = logging.getLogger("pltrack")
 
 _SAY_AGAIN = 600.0
 _NO_SEQ = 2**62
+_LAST_SECONDS = 1.5  # what an exit takes for moving at last what is in memory
 _PROBE_MS = 50  # looking whether another program still holds the file
 
 
@@ -86,7 +87,7 @@ class Keeper:
             if now[0] == self._identity[0]:
                 self._save_log(file)
                 return file
-            self._replace(JournalError(f"the journal {file.path} was deleted or replaced by another program"))
+            self._replace(file, _gone(file))
         return self.file if self.file is not None and not self.why else self._spare()
 
     def serving(self) -> Store:
@@ -100,7 +101,7 @@ class Keeper:
         """Return where rows are; a damaged file is replaced."""
         self._look()
         if self.file is not None and (ruined := self.file.ruined) is not None:
-            self._replace(ruined)
+            self._replace(self.file, ruined)
         return [each for each in (self.file, self.memory) if each is not None]
 
     def claimable(self) -> list[Store]:
@@ -163,10 +164,12 @@ class Keeper:
 
     def failed(self, error: BaseException) -> bool:
         """Hear that records could not be written; return whether that can be tried again at once, somewhere else."""
-        if self.why or self.file is None:  # it was memory that failed
+        file = self.file
+        if self.why or file is None:  # it was memory that failed
             return False
         if places.is_ruined(error):
-            self._replace(error)
+            if file.ruined is not None:  # or another thread has replaced it
+                self._replace(file, error)
         else:
             with self._lock:
                 self._fall(error)
@@ -183,10 +186,10 @@ class Keeper:
             )  # fmt: skip
         self._host.moved()
 
-    def _replace(self, error: BaseException) -> None:
+    def _replace(self, old: Store, error: BaseException) -> None:
+        """Save what a lost file owed, and use a fresh one."""
         with self._lock, _loading.LOCK:
-            old = self.file
-            if old is None or (places.is_ruined(error) and old.ruined is None):
+            if self.file is not old:
                 return  # another thread has done so
             owed = self._owed(old)
             saved = saving.owed(old, self._host.owner, self._host.settings.max_pending)
@@ -210,12 +213,12 @@ class Keeper:
     def _save_log(self, file: Store) -> None:
         """Put into the file what only this connection still sees: its -wal was taken away."""
         with self._lock, _loading.LOCK:
-            saved = saving.owed(file, self._host.owner, self._host.settings.max_pending)
+            self._saved.append(saving.owed(file, self._host.owner, self._host.settings.max_pending))
             with suppress(JournalError):
                 clearing.checkpoint(file, truncate=True)
             file.close()  # what is asked of it next opens it anew
             with suppress(JournalError):
-                saving.put(file, saved)
+                saving.put_all(file, self._saved)
             self._identity = self._at_path(file)
 
     def _owed(self, file: Store) -> int:
@@ -269,15 +272,15 @@ class Keeper:
 
     # -- the way back -------------------------------------------------------------------------------------
 
-    def mend(self) -> bool:
+    def mend(self, until: float = float("inf")) -> bool:
         """Put into the file what it missed, if it takes it; return whether that is to be tried again soon."""
         if not self.why:
             self.totals()  # for those who ask when the file does not answer any more
-        if self.memory is None and not self.why:
+        if self.memory is None and not self.why and not self._saved:
             return False
         with self._lock:
             try:
-                self._serve_again()
+                self._serve_again(until)
             except (JournalError, OSError) as error:
                 if not self.why:
                     self._fall(error)
@@ -285,9 +288,9 @@ class Keeper:
                 return True
         return self.memory is not None and _is_used(self.memory)
 
-    def _serve_again(self) -> None:
+    def _serve_again(self, until: float) -> None:
         if self.file is not None and self._at_path(self.file)[0] != self._identity[0]:
-            self._replace(JournalError(f"the journal {self.file.path} was deleted or replaced by another program"))
+            self._replace(self.file, _gone(self.file))
         if self.file is None:
             self._open(_PROBE_MS)
         elif self.why and self._error is not None and not places.is_passing(self._error):
@@ -303,6 +306,8 @@ class Keeper:
             for some in saving.move(self.memory, file) if self.memory is not None else ():
                 self.epoch += 1
                 count += len(some.requests) + len(some.notes)
+                if time.monotonic() > until:
+                    break
         if self.why:
             log.warning("pltrack: the journal %s can be used again; %d record(s) were moved there", file.path, count)
             self.why, self._error = "", None
@@ -313,13 +318,17 @@ class Keeper:
     def close(self) -> None:
         """Close everything; what is in memory only is put into the file if that is possible at last, else lost."""
         with suppress(JournalError):
-            self.mend()
+            self.mend(time.monotonic() + _LAST_SECONDS)
             if self.memory is not None and (left := saving.left(self.memory)):
                 why = self.why or "they could not be written"
                 self._host.lost_some(left, JournalError(f"{why}; they were in memory only, and this process ends"))
         for store in self.stores():
             store.close()
         self.memory = None
+
+
+def _gone(file: Store) -> JournalError:
+    return JournalError(f"the journal {file.path} was deleted or replaced by another program")
 
 
 def _is_used(memory: Memory) -> bool:

@@ -8,15 +8,21 @@ from typing import Any
 
 from sqlalchemy import select
 
+from .._records import State
 from ..errors import JournalError
 from .inserting import requests_of
 from .reading import Reader
-from .schema import sessions
+from .schema import notes, requests, sessions
 from .store import Store
 
 
 class Memory(Store):
     """Lives as long as this process; the file beside it may not be written, but perhaps read."""
+
+    @property
+    def knows_all(self) -> bool:  # type: ignore[override]
+        """Tell whether there is no file: what is not here may be there, with earlier notes that come first."""
+        return self.beside() is None
 
     def write(
         self,
@@ -32,7 +38,7 @@ class Memory(Store):
                 started = {row["id"] for row in session_rows}
                 roots = {row["root"] for row in request_rows if row["root"]} - started
                 session_rows = [*_around(file, roots - self._known(roots)), *session_rows]
-                note_rows = [*note_rows, *_about(file, note_rows)]
+                note_rows = _addressed(file, [*note_rows, *_about(file, note_rows)])
         return super().write(session_rows, request_rows, note_rows, ended_roots)
 
     def _known(self, ids: set[str]) -> set[str]:
@@ -57,3 +63,17 @@ def _about(file: Reader, note_rows: Sequence[Mapping[str, Any]]) -> list[dict[st
                 ids = requests_of(db, row["session_id"], row["kind"])
             found += [{**row, "session_id": None, "request_id": each, "id": f"{row['id']}/{each}"} for each in ids]
     return found
+
+
+def _addressed(file: Reader, note_rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Let notes go to requests that the file knows as delivered, unless an earlier note is still to come from there."""
+    ids = {row["request_id"] for row in note_rows if row["request_id"] and row["pl_id"] is None}
+    if not ids:
+        return list(note_rows)
+    settled = notes.c.state.in_([State.DELIVERED, State.FAILED])
+    earlier = select(notes.c.seq).where(notes.c.request_id == requests.c.id, ~settled).exists()
+    columns = requests.c.id, requests.c.pl_id, requests.c.destination
+    there = select(*columns).where(requests.c.id.in_(ids), requests.c.state == State.DELIVERED, ~earlier)
+    with file._reading() as db:
+        known = {row.id: {"pl_id": row.pl_id, "destination": row.destination} for row in db.execute(there)}
+    return [{**row, **known.get(row["request_id"], {})} for row in note_rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+import threading
 import webbrowser
 from contextlib import suppress
 
@@ -33,8 +34,8 @@ def run(*, host: str, port: int, browser: bool) -> int:
     app = create(Site(source), token=token, hosts=_names(shown, port))
     address = f"http://{shown}:{port}/?token={token}"
     print(f"pltrack shows {source.place} at\n\n    {address}\n\nCtrl-C ends it.", flush=True)
-    if browser:
-        webbrowser.open(address)
+    if browser:  # beside the server: a browser in the terminal returns when it is left, and wants pages before
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True, name="pltrack-browser").start()
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
     with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and says so once more
         uvicorn.Server(config).run(sockets=[listening])

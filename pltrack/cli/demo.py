@@ -124,6 +124,7 @@ Look around in this journal:
     {command} ls
     {command} show last
     {command} score last 90 --name tone
+    {command} ui --open          # the same in your browser (needs the extra: pip install 'pltrack[ui]')
 
 In your own app, three lines are enough:
 

@@ -57,7 +57,7 @@ class Site:
         """The list of requests."""
         browser, filters = self._browser(), _filters(request.query_params)
         before = _number(request.query_params.get("before"))
-        page = browser.requests(filters, before=before)
+        page = browser.requests(filters, before=before, content=True)
         named = browser.request(filters.text) if filters.text and before is None else None
         entries = [_shapes.row(each) for each in page.rows]
         return self._page(request, "requests", entries=entries, page=page, named=named, periods=PERIODS)
