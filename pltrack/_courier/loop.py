@@ -265,8 +265,6 @@ class Courier(Sender):
                     line.out -= 1
                     if self._woken is not None:
                         self._woken.set()
-                if line.failures:  # what the others hear at the same moment may say that nothing is to go out now
-                    await asyncio.sleep(_BREATH)
         finally:
             line.workers -= 1
 
