@@ -175,7 +175,7 @@ def test_a_process_that_was_stopped_wakes_up_too_late(
     """A process that slept over its lease undoes nothing of what another did meanwhile, and sends nothing twice."""
     program = """
         from pltrack._courier import ledger
-        ledger.LEASE = ledger._MARGIN + 1.3  # shorter than its sleep: what is held for 0.3 s gets no exchange of one second
+        ledger.LEASE = ledger._MARGIN + 1.3  # what is held for 0.3 s gets no exchange
         pltrack.configure(http_timeout=1)
         with pltrack.pl_session():
             for n in range(40):
