@@ -7,8 +7,8 @@ STAMP  := $(VENV)/.dev
 DEMO   := $(VENV)/.demo
 OLDEST := build/oldest
 TESTS  ?= tests
-# Most tests wait for processes and sockets: several files at once.
-AT_ONCE ?= -n auto --maxprocesses 4 --dist loadfile
+# Most tests wait for processes and sockets: several at once.
+AT_ONCE ?= -n auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-oldest test-langchain test-all lint fix types layers check bench bench-profile \

@@ -14,7 +14,8 @@ from programs import environment
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)><svg onload=alert(3)>\"'><iframe src=//evil.example>"
-    "</textarea></title></style>{{7*7}}${7*7}<a href=javascript:alert(4)>go</a> \x1b[31mred\x1b]0;t\x07 \u202egnp.exe"
+    "</textarea></title></style>{{1111*1111}}${1111*1111}<a href=javascript:alert(4)>go</a> "
+    "\x1b[31mred\x1b]0;t\x07 \u202egnp.exe"
 )
 PROGRAM = f"""
 import pltrack, sys
@@ -77,7 +78,7 @@ def test_hostile_texts_stay_texts(browser: Any, page: tuple[Served, list[str]]) 
             tab = look.go(path)
             assert tab.locator("script, iframe, object, [onerror], [onload], [href^=javascript]").count() == 0, path
             assert not {"\x1b", "\u202e", "\x07"} & set(tab.content()), path
-            assert tab.locator("main").inner_text().count("49") == HOSTILE.count("49"), path
+            assert tab.locator("main").inner_text().count("1234321") == 0, path
             assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         tab = look.go(f"/requests/{whole}")
         assert "<script>alert(1)</script>" in tab.locator(".chat .output").inner_text()

@@ -274,6 +274,27 @@ def test_sync_watch_goes_on_until_it_is_stopped(
         assert "Traceback" not in err
 
 
+def test_sync_watch_hears_a_signal_wherever_it_is(env: dict[str, str]) -> None:
+    """Also in the middle of something whose errors Python ignores, as a finalizer's are."""
+    with FakePromptLayer() as server:
+        program = """
+        import os, signal
+        from pltrack.cli import _sync
+
+        class Finalized:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+                threading.Event().wait(0.1)
+
+        counts, odd = _sync._counts, [None, Finalized()]  # not in the first, which is before it all
+        _sync._counts = lambda journals: (odd and odd.pop(0), counts(journals))[1]
+        print(_sync.run(_sync.Wanted(watch=True, timeout=20)), flush=True)
+        """
+        began = time.monotonic()
+        assert "0 left" in run(program, keyed(env, server))
+        assert time.monotonic() - began < 15
+
+
 def test_a_journal_that_cannot_be_read(env: dict[str, str], journal: Path) -> None:
     """Exit code 1 and one line that says why: no table that looks as if nothing had been recorded."""
     journal.write_bytes(b"this is no database, " * 100)

@@ -17,7 +17,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 import pltrack
-from pltrack import _handler
+from pltrack import _handler, _links
 from pltrack.testing import FakePromptLayer
 
 # Other versions have other bytecode, and tell less of it to `sys.settrace`.
@@ -38,7 +38,8 @@ EIGHT, MANY = history(8), history(208)
 
 @pytest.fixture
 def quiet(pltrack_journal: Path) -> None:
-    """All that is loaded and opened once has been, and nothing is delivered."""
+    """All that is loaded and opened once has been, nothing is delivered, and no text of a prompt is remembered."""
+    _links._rendered.clear()
     ask_some(3)
 
 

@@ -154,25 +154,22 @@ def _deliver(runtime: Runtime, journals: Journals, before: Counts, wanted: Wante
     watch, timeout = wanted.watch, wanted.timeout
     deadline = time.monotonic() + (timeout if timeout is not None else float("inf") if watch else _TIMEOUT)
     told = threading.Event()
-    with _stoppable(), runtime.listening(told.set), _progress(before, endless=watch) as moved:
+    with _stoppable() as stops, runtime.listening(told.set), _progress(before, endless=watch) as moved:
         for store, courier in journals:
             for fingerprint in runtime.destinations:
                 store.hurry(destination=fingerprint)
             courier.patience = 0.0  # no waiting for the processes that wrote the rows
             courier.start()
             courier.wake()
-        try:
-            while (left := deadline - time.monotonic()) > 0:
-                told.clear()
-                with suppress(JournalError):  # the hub is away for a while; the courier says so
-                    moved(_counts(journals))
-                    ends = [] if watch else [_ended(runtime, *each) for each in journals]
-                    if ends and all(ends):
-                        return max(ends)  # paused rather than done
-                told.wait(min(left, _LOOK_EVERY))
-        except KeyboardInterrupt:
-            return "stopped"
-    return "timeout"
+        while (left := deadline - time.monotonic()) > 0 and not stops:
+            told.clear()
+            with suppress(JournalError):  # the hub is away for a while; the courier says so
+                moved(_counts(journals))
+                ends = [] if watch else [_ended(runtime, *each) for each in journals]
+                if ends and all(ends):
+                    return max(ends)  # paused rather than done
+            told.wait(min(left, _LOOK_EVERY))
+    return "stopped" if stops else "timeout"
 
 
 def _ended(runtime: Runtime, store: Store, courier: Courier) -> str:
@@ -236,17 +233,24 @@ def _report_elsewhere(journals: Journals, served: Collection[str]) -> None:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let a service manager's SIGTERM end it as Ctrl-C does: what is under way is written down."""
+def _stoppable() -> Iterator[list[int]]:
+    """Let Ctrl-C and a service manager's SIGTERM ask for the end: what is under way is written down first.
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    Nothing is raised, for that could be anywhere, also where errors are ignored; a second signal insists.
+    """
+    asked: list[int] = []
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def stop(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = [(number, signal.signal(number, stop)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 @contextmanager
