@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import re
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -22,38 +22,67 @@ T = TypeVar("T")
 # Where a secret may begin: after no letter, digit or _ of ASCII (scripts without spaces are letters, too), and after an
 # escape of JSON or of URLs, of which the last character is one.
 _EDGE = r"(?:(?<![A-Za-z0-9_])|(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2}))"
-# What secrets look like: specific prefixes only, so that `max_tokens` or an author's name is never hit.
-_SECRETS = re.compile(
-    r"""
-    -----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
-  | EDGE(?:
-        (?:sk|pk|rk)[-_](?:ant-|proj-|live_|test_|or-|lf-)?[A-Za-z0-9_-]{16,}
-      | (?:gsk|pcsk)_[A-Za-z0-9_]{16,}
-      | pl_[A-Za-z0-9]{16,}
-      | lsv2_[a-z]{2}_[A-Za-z0-9_]{16,}
-      | gh[pousr]_[A-Za-z0-9]{20,}
-      | github_pat_[A-Za-z0-9_]{20,}
-      | glpat-[A-Za-z0-9_-]{16,}
-      | hf_[A-Za-z0-9]{20,}
-      | xox[abeoprs]-[A-Za-z0-9-]{10,}
-      | AIza[A-Za-z0-9_-]{30,}
-      | (?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9_])
-      | eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}
-    )
-  | (?<=[Bb]earer\ )[A-Za-z0-9._~+/=-]{16,}
-  | (?<=://)[^\s/:@"'<>]*:[^\s/"'<>]+(?=@)
-    """.replace("EDGE", _EDGE),
-    re.VERBOSE | re.DOTALL,
-)
 # Printable ASCII as JSON within a text may write it, except the quotation mark and the backslash.
 _ESCAPED = re.compile(r"\\+u00(2[013-9a-fA-F]|[346][0-9a-fA-F]|5[0-9abdefABDEF]|7[0-9a-eA-E])")
-# Every pattern above contains one of these: a record without any of them is passed with a few scans of its memory.
-_SIGNS = (b"@", b"-----BEGIN", b"pl_", b"lsv2_", b"hf_", b"xox", b"earer ", b"\\\\u00")
+
+
+class _Rule(NamedTuple):
+    """Where one kind of secret may be, found with the speed of memory, and what it looks like there."""
+
+    sign: str
+    secret: re.Pattern[str]
+    behind: int = 0  # the secret begins so many characters after the sign
+
+    def applied(self, text: str) -> str:
+        """Return the text with these secrets masked.
+
+        A pattern alone would hold up the program's threads: it is slow, and lets no other thread run until it is done.
+        """
+        parts: list[str] = []
+        done, at = 0, text.find(self.sign)
+        while at >= 0:
+            found = self.secret.match(text, at + self.behind)
+            if found is not None:
+                parts += (text[done : found.start()], MASK)
+                done = found.end()
+            at = text.find(self.sign, max(done, at + 1))
+        return "".join((*parts, text[done:])) if parts else text
+
+
+def _keys(pattern: str, *signs: str) -> tuple[_Rule, ...]:
+    secret = re.compile(_EDGE + pattern)
+    return tuple(_Rule(sign, secret) for sign in signs)
+
+
+# What secrets look like: specific prefixes only, so that `max_tokens` or an author's name is never hit.
+_SHORT = _keys(
+    "[spr]k[-_](?:ant-|proj-|live_|test_|or-|lf-)?[A-Za-z0-9_-]{16,}", "sk-", "sk_", "pk-", "pk_", "rk-", "rk_"
+) + _keys("(?:gsk|pcsk)_[A-Za-z0-9_]{16,}", "gsk_", "pcsk_")  # fmt: skip
+_OF_GITHUB = _keys("gh[pousr]_[A-Za-z0-9]{20,}", "gho_", "ghu_", "ghp_", "ghr_", "ghs_")
+_TOKENS = _keys("github_pat_[A-Za-z0-9_]{20,}", "github_pat_") + _keys("glpat-[A-Za-z0-9_-]{16,}", "glpat-")
+_BLOCK = r"-----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)"
+_LOGIN = re.compile(r"""[^\s/:@"'<>]*:[^\s/"'<>]+(?=@)""")
+# Each rule's sign has one of these in it: a record without any of them is passed with a few scans of its memory.
+_SIGNS = (
+    (b"@", (_Rule("://", _LOGIN, 3),)),
+    (b"-----BEGIN", (_Rule("-----BEGIN", re.compile(_BLOCK, re.DOTALL)),)),
+    (b"pl_", _keys("pl_[A-Za-z0-9]{16,}", "pl_")),
+    (b"lsv2_", _keys("lsv2_[a-z]{2}_[A-Za-z0-9_]{16,}", "lsv2_")),
+    (b"hf_", _keys("hf_[A-Za-z0-9]{20,}", "hf_")),
+    (b"xox", _keys("xox[abeoprs]-[A-Za-z0-9-]{10,}", "xox")),
+    (b"earer ", (_Rule("earer ", re.compile(r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{16,}"), 6),)),
+)
 # These are looked for only where there is one byte of theirs that texts seldom have: that is a tenth of the work.
-_RARE_SIGNS = ((b"z", b"AIza"), (b"K", b"AKIA"), (b"S", b"ASIA"), (b"J", b"eyJ"))
+_RARE_SIGNS = (
+    (b"z", b"AIza", _keys("AIza[A-Za-z0-9_-]{30,}", "AIza")),
+    (b"K", b"AKIA", _keys("AKIA[A-Z0-9]{16}(?![A-Za-z0-9_])", "AKIA")),
+    (b"S", b"ASIA", _keys("ASIA[A-Z0-9]{16}(?![A-Za-z0-9_])", "ASIA")),
+    (b"J", b"eyJ", _keys(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", "eyJ")),
+)
 # Of the others several are one after this: sk- sk_ pk- pk_ rk- rk_ (gsk_, too), gho_ ghu_, ghp_ ghr_ ghs_, pat_ pat-.
 _SAME = bytes.maketrans(b"pr-u", b"ss_o")
-_SAME_SIGNS = (b"sk_", b"gho_", b"ghs_", b"sat_")
+_SAME_SIGNS = ((b"sk_", _SHORT), (b"gho_", _OF_GITHUB), (b"ghs_", _OF_GITHUB), (b"sat_", _TOKENS))
+_ALL = tuple(rule for each in (*_SAME_SIGNS[:2], _SAME_SIGNS[3], *_SIGNS, *_RARE_SIGNS) for rule in each[-1])
 _PLAIN_KINDS = (int, float, bool, type(None))
 
 
@@ -76,8 +105,8 @@ class Redactor:
         encoded = dumps(body)
         if self._setting is False:
             return encoded
-        if _may_hold_secrets(encoded):
-            encoded = dumps(_masked(orjson.loads(encoded), own()))
+        if rules := _rules_for(encoded):
+            encoded = dumps(_masked(orjson.loads(encoded), own(), rules))
         if self._own is None:
             return encoded
         return self._by_user(encoded, own())
@@ -106,43 +135,53 @@ class FailedError(Exception):
     """The user's function failed; its own words are not repeated, they may hold what it was to hide."""
 
 
-def _may_hold_secrets(encoded: bytes) -> bool:
-    for sign in _SIGNS:
-        if sign in encoded:
-            return True
-    for rare, sign in _RARE_SIGNS:
-        if rare in encoded and sign in encoded:
-            return True
+def _rules_for(encoded: bytes) -> list[_Rule]:
+    """Return the rules that may find something in a record; mostly none."""
+    if b"\\\\u00" in encoded:  # a sign may be written in escapes
+        return list(_ALL)
+    found: list[_Rule] = []
     alike = encoded.translate(_SAME)
-    for sign in _SAME_SIGNS:  # noqa: SIM110 -- a generator costs more than a scan
+    for sign, rules in _SAME_SIGNS:
         if sign in alike:
-            return True
-    return False
+            found += rules
+    for sign, rules in _SIGNS:
+        if sign in encoded:
+            found += rules
+    for rare, sign, rules in _RARE_SIGNS:
+        if rare in encoded and sign in encoded:
+            found += rules
+    return found
 
 
-def _masked(value: Any, ours: Collection[str]) -> Any:
+def _masked(value: Any, ours: Collection[str], rules: Sequence[_Rule]) -> Any:
     """Return a JSON value with what looks like a secret masked in its texts and in the names of its fields."""
     if isinstance(value, str):
-        return value if value in ours else _hidden(value)
+        return value if value in ours else _hidden(value, rules)
     if isinstance(value, list):
-        return [_masked(each, ours) for each in value]
+        return [_masked(each, ours, rules) for each in value]
     if isinstance(value, dict):
         found: dict[str, Any] = {}
         for name, each in value.items():
-            told = _hidden(name)
+            told = _hidden(name, rules)
             while told in found:  # two secrets: both values are kept
                 told += "'"
-            found[told] = _masked(each, ours)
+            found[told] = _masked(each, ours, rules)
         return found
     return value
 
 
-def _hidden(text: str) -> str:
+def _hidden(text: str, rules: Sequence[_Rule] = _ALL) -> str:
     if "\\u00" in text:
         told = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
-        if _SECRETS.search(told):
+        if _without(told, rules) != told:
             text = told
-    return _SECRETS.sub(MASK, text)
+    return _without(text, rules)
+
+
+def _without(text: str, rules: Sequence[_Rule]) -> str:
+    for rule in rules:
+        text = rule.applied(text)
+    return text
 
 
 @lru_cache(maxsize=1024)
