@@ -40,6 +40,7 @@ class Line:
     jobs: deque[tuple[Sequence[Claimed | ClaimedNote], Work]] = field(default_factory=deque)
     workers: int = 0
     out: int = 0  # jobs that are not done
+    more: bool = False  # the last claim brought as many rows as it asked for
     sending: int = 0  # exchanges under way
 
     def room(self, concurrency: int) -> int:

@@ -31,6 +31,7 @@ _LOOK_PAUSED_EVERY = 0.5
 _BREATH = 0.01
 _DEEP_BREATH = 0.03
 _MANY = 32
+_FEW = 8  # jobs left, so that more are claimed
 _LOG = "/log-request"
 
 
@@ -53,6 +54,7 @@ class Courier(Sender):
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
+        self._hungry: asyncio.Event | None = None
         self._wake_at = 0.0
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -147,7 +149,7 @@ class Courier(Sender):
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._woken = asyncio.Event()
+        self._woken, self._hungry = asyncio.Event(), asyncio.Event()
         with _loading.LOCK:
             api = Api()
         try:
@@ -159,10 +161,16 @@ class Courier(Sender):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait)
                 if self._tasks and not self._closing:
-                    out = sum(line.out for line in self.lines.values())
-                    await asyncio.sleep(_BREATH if out < _MANY else _DEEP_BREATH)
+                    await self._breathe(self._hungry)
         finally:
             await self._stop(api)
+
+    async def _breathe(self, hungry: asyncio.Event) -> None:
+        """Let answers gather, unless workers run out of jobs."""
+        hungry.clear()
+        out = sum(line.out for line in self.lines.values())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hungry.wait(), _BREATH if out < _MANY else _DEEP_BREATH)
 
     def _round(self, api: Api) -> float:
         """Settle what was answered, claim what is due; return in how many seconds to look again."""
@@ -214,6 +222,7 @@ class Courier(Sender):
             return line.out > 0
         names, since, wall = [line.to.fingerprint], time.monotonic(), time.time()
         rows = store.claim(names, self._owner, room, self.patience)
+        line.more = len(rows) == room
         self._ledger.hold(rows, since, wall)
         self._take_on(api, line, rows)
         # A probe is one exchange: with a request, or with a note where nothing else waits.
@@ -253,6 +262,8 @@ class Courier(Sender):
         try:
             while line.jobs and not self._closing:
                 rows, work = line.jobs.popleft()
+                if len(line.jobs) == _FEW and line.more and self._hungry is not None:
+                    self._hungry.set()
                 try:
                     await work()
                 except Exception as error:  # noqa: BLE001 -- the next job has nothing to do with it
