@@ -48,7 +48,7 @@ test: $(STAMP) ## Run the tests (not the slow ones)
 	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow"
 
 test-slow: $(STAMP) ## Run the slow tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(AT_ONCE) -m slow
 
 test-oldest: $(STAMP) ## Run the tests with the oldest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)

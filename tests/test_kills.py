@@ -175,8 +175,8 @@ def test_a_process_that_was_stopped_wakes_up_too_late(
     """A process that slept over its lease undoes nothing of what another did meanwhile, and sends nothing twice."""
     program = """
         from pltrack._courier import ledger
-        ledger.LEASE = ledger._MARGIN + 1.3  # what is held for 0.3 s gets no exchange
-        pltrack.configure(http_timeout=1)
+        ledger.LEASE = ledger._MARGIN + 5.3  # what is held for 0.3 s gets no exchange
+        pltrack.configure(http_timeout=5, exit_timeout=15)  # it is stopped while all eight wait
         with pltrack.pl_session():
             for n in range(40):
                 model.invoke(f"call {n}")
