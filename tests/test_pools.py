@@ -112,7 +112,7 @@ def test_children_that_a_pool_kills(promptlayer: FakePromptLayer, journal: Path)
         "    pool.map(call, range(6), chunksize=1)\n"
         "    time.sleep(0.05)"
     )
-    env = environment(journal, promptlayer, PLTRACK_LINGER="30")  # nothing is under a lease when they are killed
+    env = environment(journal, promptlayer, PLTRACK_DELIVERY="external")  # test_kills.py kills while something is sent
     said = run(journal, env, "fork", code)
     sync(env)
     assert len(set(said)) == 7
