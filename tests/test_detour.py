@@ -135,6 +135,7 @@ def test_status_answers_at_once_under_a_lock(
     """Whatever waits for the file, whoever asks how it stands does not, from the first moment of a lock on."""
     track_one()
     pltrack.flush(10)
+    assert pltrack.status().delivered == 1  # known from now on
     with locked(journal):
         track_one()
         until = time.monotonic() + 2
