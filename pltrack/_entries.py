@@ -86,7 +86,7 @@ class Entry:
             own["prompt_input_variables"] = "prompt_input_variables"
             links.insert(0, {name: self.body.get(field) for name, field in own.items()})
         if self.row.get("local_link"):
-            links.insert(0, _mapping(self.row["local_link"]))
+            links.insert(0, mapping_of(self.row["local_link"]))
         return links
 
     @property
@@ -107,7 +107,7 @@ class Entry:
     def notes(self, kind: str = "") -> list[dict[str, Any]]:
         """Return what was said about it, in order; `said` is the note's content."""
         return [
-            {**note, "said": _mapping(note["payload"])}
+            {**note, "said": mapping_of(note["payload"])}
             for note in self.row.get("notes") or ()
             if not kind or note["kind"] == kind
         ]
@@ -202,7 +202,7 @@ def text_of(blueprint: Any) -> list[tuple[str, str]]:
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """Return a row as an entry; its body is empty where the content is not at hand or gone."""
-    return Entry(row, _mapping(row.get("payload")))
+    return Entry(row, mapping_of(row.get("payload")))
 
 
 def _speaker(message: Mapping[str, Any]) -> str:
@@ -234,7 +234,8 @@ def _mappings(value: Any) -> Sequence[Mapping[str, Any]]:
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
-def _mapping(text: str | bytes | None) -> dict[str, Any]:
+def mapping_of(text: str | bytes | None) -> dict[str, Any]:
+    """Return what is stored as JSON; empty where it is nothing or no mapping."""
     try:
         found = json.loads(text or "{}")
     except ValueError:

@@ -15,7 +15,7 @@ from . import _couriers, _loading
 from ._journal.patience import within
 from ._journal.upkeep import Upkeep
 from ._journal.writer import Writer
-from ._records import Barrier, Call
+from ._records import Barrier, Call, open_of
 from ._settings import Settings, program_name
 from .errors import JournalError
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ._journal.rows import Encoder
     from ._journal.store import Store
 
-OPEN_STATES = ("pending", "sending", "waiting")
 _GRACE = 0.3  # seconds beyond a limit, for what is nearly done
 _STATUS_SECONDS = 0.5  # what one who only looks waits for a journal that does not answer
 _CLOSE_SECONDS = 2.0
@@ -278,13 +277,13 @@ class Lane:
         since = self._marks()
         before = self._progress(since, since)
         if not self.is_written(max(deadline - time.monotonic(), 0.0)):
-            return FlushResult(0, len(self.writer) + _open_of(before), 0)
+            return FlushResult(0, len(self.writer) + open_of(before), 0)
         marks = self._marks()
         if self._host.sends:
             self._way.await_delivery(deadline)
         moved = epoch != keeper.epoch
         after = self._progress(self._marks() if moved else marks, since)
-        pending = _open_of(after)
+        pending = open_of(after)
         if moved:  # rows have other numbers now: what the couriers have done tells more than comparing them
             now = self._way.settled
             delivered, failed = (now[kind] - settled[kind] for kind in ("delivered", "failed"))
@@ -332,7 +331,3 @@ class Lane:
     def _deliver(self, deadline: float) -> None:
         left = max(deadline - time.monotonic(), 0.0)
         within(left + _GRACE, lambda: self._way.await_delivery(deadline))
-
-
-def _open_of(counts: Mapping[str, int]) -> int:
-    return sum(counts.get(state, 0) for state in OPEN_STATES)

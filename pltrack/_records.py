@@ -28,6 +28,14 @@ class State(StrEnum):
     FORWARDED = "forwarded"  # the hub has it; what became of it there is asked for when somebody wants to know
 
 
+OPEN_STATES = ("pending", "sending", "waiting")  # of requests and notes that are still to be delivered
+
+
+def open_of(counts: Mapping[str, int]) -> int:
+    """Return how many are still to be delivered, of numbers by state."""
+    return sum(counts.get(state, 0) for state in OPEN_STATES)
+
+
 class Noted(StrEnum):
     """What can be said about a request after the call."""
 

@@ -58,7 +58,7 @@ def _keys(pattern: str, *signs: str) -> tuple[_Rule, ...]:
 _SHORT = _keys(
     "[spr]k[-_](?:ant-|proj-|live_|test_|or-|lf-)?[A-Za-z0-9_-]{16,}", "sk-", "sk_", "pk-", "pk_", "rk-", "rk_"
 ) + _keys("(?:gsk|pcsk)_[A-Za-z0-9_]{16,}", "gsk_", "pcsk_")  # fmt: skip
-_OF_GITHUB = _keys("gh[pousr]_[A-Za-z0-9]{20,}", "gho_", "ghu_", "ghp_", "ghr_", "ghs_")
+_OF_GITHUB = "gh[pousr]_[A-Za-z0-9]{20,}"
 _TOKENS = _keys("github_pat_[A-Za-z0-9_]{20,}", "github_pat_") + _keys("glpat-[A-Za-z0-9_-]{16,}", "glpat-")
 _BLOCK = r"-----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)"
 _LOGIN = re.compile(r"""[^\s/:@"'<>]*:[^\s/"'<>]+(?=@)""")
@@ -81,8 +81,13 @@ _RARE_SIGNS = (
 )
 # Of the others several are one after this: sk- sk_ pk- pk_ rk- rk_ (gsk_, too), gho_ ghu_, ghp_ ghr_ ghs_, pat_ pat-.
 _SAME = bytes.maketrans(b"pr-u", b"ss_o")
-_SAME_SIGNS = ((b"sk_", _SHORT), (b"gho_", _OF_GITHUB), (b"ghs_", _OF_GITHUB), (b"sat_", _TOKENS))
-_ALL = tuple(rule for each in (*_SAME_SIGNS[:2], _SAME_SIGNS[3], *_SIGNS, *_RARE_SIGNS) for rule in each[-1])
+_SAME_SIGNS = (
+    (b"sk_", _SHORT),
+    (b"gho_", _keys(_OF_GITHUB, "gho_", "ghu_")),
+    (b"ghs_", _keys(_OF_GITHUB, "ghp_", "ghr_", "ghs_")),
+    (b"sat_", _TOKENS),
+)
+_ALL = tuple(rule for each in (*_SAME_SIGNS, *_SIGNS, *_RARE_SIGNS) for rule in each[-1])
 _PLAIN_KINDS = (int, float, bool, type(None))
 
 

@@ -22,7 +22,7 @@ from ._checks import checked_seconds
 from ._children import at_end_of_child
 from ._home import default_journal
 from ._lane import FlushResult, Lane
-from ._records import Barrier, Call, Handle, Written, process_token
+from ._records import Barrier, Call, Handle, Written, open_of, process_token
 from ._settings import Destination, Settings, disabled_by, from_environment
 from ._status import Health, Said, Status, paused
 from .errors import NoKeyError
@@ -227,7 +227,7 @@ class Runtime:
             enabled=self.settings.enabled,
             recorded=self.recorded,
             delivered=by_state["delivered"],
-            pending=sum(by_state[s] for s in ("pending", "sending", "waiting")) + len(self.lane.writer),
+            pending=open_of(by_state) + len(self.lane.writer),
             failed=by_state["failed"],
             lost=self.lost + (totals.lost if totals else 0),
             orphans=totals.orphans if totals else 0,

@@ -13,6 +13,7 @@ from typing import Any
 log = logging.getLogger("pltrack")
 
 PAUSED_BY_HAND = "paused by `pltrack pause`"
+MISSING = "?"  # the version of a package that is not installed
 _WARNINGS_MOST = 20
 _UNSAMPLED_MOST = 10_000
 _PACKAGES = ("langchain-core", "pltrack")
@@ -95,7 +96,7 @@ def installed(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "?"
+        return MISSING
 
 
 class Said:

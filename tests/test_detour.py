@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,13 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from journals import MODEL, arrived, errors, in_file, track_one
 from programs import environment, start
 
 import pltrack
 from pltrack.testing import FakePromptLayer, Fault
 
-MODEL = FakeListChatModel(responses=["four"])
 WaitUntil = Callable[[Callable[[], object]], None]
 HOLDER = """
 import sqlite3, sys
@@ -34,35 +31,6 @@ sys.stdin.readline()
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
-
-
-def track_one(text: str = "What comes after 1,2,3?") -> pltrack.Session:
-    """Make one tracked call, which takes no time, and return its session."""
-    began = time.monotonic()
-    with pltrack.pl_session() as session:
-        MODEL.invoke(text)
-    assert time.monotonic() - began < 1
-    return session
-
-
-def arrived(server: FakePromptLayer) -> list[str]:
-    """Return our ids of what PromptLayer got, in order."""
-    return [logged.metadata["pltrack_id"] for logged in server.requests]
-
-
-def in_file(path: Path, what: str = "count(*)", table: str = "requests") -> object:
-    """Ask another connection about the file."""
-    db = sqlite3.connect(path)
-    try:
-        return db.execute(f"select {what} from {table}").fetchone()[0]
-    except sqlite3.OperationalError:  # it has no tables yet
-        return None
-    finally:
-        db.close()
-
-
-def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @contextmanager

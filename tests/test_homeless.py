@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from journals import arrived
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from programs import PREAMBLE, environment, run, start
 
@@ -22,10 +23,6 @@ from pltrack.testing import FakePromptLayer
 
 MODEL = FakeListChatModel(responses=["four"])
 SYNC = "from pltrack.cli import main; sys.argv = ['pltrack', 'sync', '--timeout', '70']; main()"
-
-
-def arrived(server: FakePromptLayer) -> list[str]:
-    return [logged.metadata["pltrack_id"] for logged in server.requests]
 
 
 def aside(journal: Path) -> list[Path]:

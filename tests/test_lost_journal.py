@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from journals import arrived, errors, in_file, track_one
 from programs import environment, run, start
 
 import pltrack
 from pltrack import _runtime
 from pltrack.testing import FakePromptLayer, Fault
 
-MODEL = FakeListChatModel(responses=["four"])
 WaitUntil = Callable[[Callable[[], object]], None]
-
-
-def track_one(text: str = "What comes after 1,2,3?") -> pltrack.Session:
-    """Make one tracked call, which takes no time, and return its session."""
-    began = time.monotonic()
-    with pltrack.pl_session() as session:
-        MODEL.invoke(text)
-    assert time.monotonic() - began < 1
-    return session
-
-
-def arrived(server: FakePromptLayer) -> list[str]:
-    """Return our ids of what PromptLayer got, in order."""
-    return [logged.metadata["pltrack_id"] for logged in server.requests]
-
-
-def in_file(path: Path, what: str = "count(*)") -> object:
-    """Ask another connection about the requests in the file."""
-    db = sqlite3.connect(path)
-    try:
-        return db.execute(f"select {what} from requests").fetchone()[0]
-    except sqlite3.OperationalError:  # it has no tables yet
-        return 0
-    finally:
-        db.close()
-
-
-def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("gone", [("", "-wal", "-shm"), ("",), ("-wal",)], ids=["all", "file", "wal"])

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
+from browsers import Served, served
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
-from programs import environment, run
+from programs import run
 
 import pltrack
 
@@ -25,23 +23,16 @@ PICTURE = (
 )
 
 
-class Page(NamedTuple):
-    """A page that is served: its address without the token, and the token."""
-
-    base: str
-    token: str
-    journal: Path
-
-    @contextmanager
-    def client(self) -> Iterator[httpx.Client]:
-        """Return a browser that has opened the printed address."""
-        with httpx.Client(base_url=self.base, follow_redirects=True) as client:
-            assert client.get("/", params={"token": self.token}).status_code == 200
-            yield client
+@contextmanager
+def visitor(page: Served) -> Iterator[httpx.Client]:
+    """Return a browser that has opened the printed address."""
+    with httpx.Client(base_url=page.base, follow_redirects=True) as browser:
+        assert browser.get("/", params={"token": page.token}).status_code == 200
+        yield browser
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
+def page(tmp_path: Path) -> Iterator[Served]:
     """A journal with calls in it, and its page."""
     journal = tmp_path / "journal.db"
     pltrack.configure(journal=journal, delivery="off")
@@ -53,24 +44,17 @@ def page(tmp_path: Path) -> Iterator[Page]:
         session.score(40, name="tone")
         session.link_prompt("greet", {"name": HOSTILE}, version=2)
     pltrack.flush(10)
-    command = [sys.executable, "-m", "pltrack", "ui"]
-    process = subprocess.Popen(command, env=environment(journal), text=True, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    address = next(line.strip() for line in process.stdout if "token=" in line)
-    try:
-        yield Page(address.partition("/?")[0], address.partition("token=")[2], journal)
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
+    with served(journal) as page:
+        yield page
 
 
 def links(text: str, prefix: str) -> list[str]:
     return re.findall(rf'href="({prefix}/[^"?]+)"', text)
 
 
-def test_every_view_is_served_and_nothing_hostile_runs(page: Page) -> None:
+def test_every_view_is_served_and_nothing_hostile_runs(page: Served) -> None:
     """Each page answers 200, shows recorded text as text, and allows no script, no foreign source and no frame."""
-    with page.client() as client:
+    with visitor(page) as client:
         first = client.get("/").text
         request, session = links(first, "/requests")[-1], links(first, "/sessions")[-1]
         for path in ("/", request, "/sessions", session, "/charts", "/prompts", "/prompts/greet", "/delivery"):
@@ -90,9 +74,9 @@ def test_every_view_is_served_and_nothing_hostile_runs(page: Page) -> None:
         assert "second" in client.get(session).text or "inner" in client.get(session).text
 
 
-def test_filters_and_pages_are_in_the_address(page: Page) -> None:
+def test_filters_and_pages_are_in_the_address(page: Served) -> None:
     """A filter finds what it says, an odd one finds nothing, and no page breaks on it."""
-    with page.client() as client:
+    with visitor(page) as client:
         assert len(links(client.get("/?tag=prod").text, "/requests")) == 2
         assert len(links(client.get("/?prompt=greet@2").text, "/requests")) == 2
         assert len(links(client.get("/?text=SECOND").text, "/requests")) == 1
@@ -110,24 +94,24 @@ def test_filters_and_pages_are_in_the_address(page: Page) -> None:
             assert client.get(missing).status_code == 404
 
 
-def test_a_score_given_elsewhere_appears(page: Page) -> None:
+def test_a_score_given_elsewhere_appears(page: Served) -> None:
     """What another program says about a request is there at the next look."""
-    with page.client() as client:
+    with visitor(page) as client:
         (found, *_) = links(client.get("/").text, "/requests")
         run(
             f"pltrack.request('{found.rpartition('/')[2]}').score(77, name='late'); pltrack.flush(5)",
-            environment(page.journal),
+            page.env,
         )
         assert "late <b>77</b>" in client.get(found).text
 
 
-def test_only_with_the_token_from_here_and_to_look(page: Page) -> None:
+def test_only_with_the_token_from_here_and_to_look(page: Served) -> None:
     """No token, another host's name, another page's link, or anything but reading: refused, and nothing is shown."""
     with httpx.Client(base_url=page.base) as stranger:
         assert stranger.get("/").status_code == 403
         assert stranger.get("/", params={"token": "guess"}).status_code == 403
         assert stranger.get("/", params={"token": page.token}, headers={"host": "evil.example"}).status_code == 421
-    with page.client() as client:
+    with visitor(page) as client:
         assert client.get("/", headers={"host": "evil.example:80"}).status_code == 421
         assert client.get("/", headers={"origin": "http://evil.example"}).status_code == 403
         assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 403

@@ -32,7 +32,6 @@ _BREATH = 0.01
 _DEEP_BREATH = 0.03
 _MANY = 32
 _FEW = 8  # jobs left, so that more are claimed
-_LOG = "/log-request"
 
 
 class Courier(Sender):
@@ -53,8 +52,7 @@ class Courier(Sender):
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._woken: asyncio.Event | None = None
-        self._hungry: asyncio.Event | None = None
+        self._woken, self._hungry = asyncio.Event(), asyncio.Event()  # of the thread's loop, once they are waited for
         self._wake_at = 0.0
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,11 +78,11 @@ class Courier(Sender):
 
     def wake(self, within: float = 0.0) -> None:
         """Look at the journal again, `within` seconds from now at the latest."""
-        loop, woken = self._loop, self._woken
-        if loop is None or woken is None or time.monotonic() + within >= self._wake_at:
+        loop = self._loop
+        if loop is None or time.monotonic() + within >= self._wake_at:
             return
         with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(woken.set)
+            loop.call_soon_threadsafe(self._woken.set)
 
     def waits_for(self, destination: str) -> str:
         """Say why nothing can be delivered there right now; the empty string when it can."""
@@ -149,7 +147,6 @@ class Courier(Sender):
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._woken, self._hungry = asyncio.Event(), asyncio.Event()
         with _loading.LOCK:
             api = Api()
         try:
@@ -161,16 +158,16 @@ class Courier(Sender):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait)
                 if self._tasks and not self._closing:
-                    await self._breathe(self._hungry)
+                    await self._breathe()
         finally:
             await self._stop(api)
 
-    async def _breathe(self, hungry: asyncio.Event) -> None:
+    async def _breathe(self) -> None:
         """Let answers gather, unless workers run out of jobs."""
-        hungry.clear()
+        self._hungry.clear()
         out = sum(line.out for line in self.lines.values())
         with suppress(TimeoutError):
-            await asyncio.wait_for(hungry.wait(), _BREATH if out < _MANY else _DEEP_BREATH)
+            await asyncio.wait_for(self._hungry.wait(), _BREATH if out < _MANY else _DEEP_BREATH)
 
     def _round(self, api: Api) -> float:
         """Settle what was answered, claim what is due; return in how many seconds to look again."""
@@ -262,7 +259,7 @@ class Courier(Sender):
         try:
             while line.jobs and not self._closing:
                 rows, work = line.jobs.popleft()
-                if len(line.jobs) == _FEW and line.more and self._hungry is not None:
+                if len(line.jobs) == _FEW and line.more:
                     self._hungry.set()
                 try:
                     await work()
@@ -274,8 +271,7 @@ class Courier(Sender):
                     self._fault("delivery", error)
                 finally:
                     line.out -= 1
-                    if self._woken is not None:
-                        self._woken.set()
+                    self._woken.set()
         finally:
             line.workers -= 1
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import ColumnElement, Select, String, and_, func, literal_column, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, String, and_, func, or_, select, tuple_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -27,7 +27,6 @@ _AT_ONCE = 50  # with their content
 _SHORT_BODY = 100_000  # bytes; longer ones are not read for a list
 _REASONS_OF = 2_000
 _LATE = 3600.0  # seconds by which rows may be out of order
-_FAILED_STATE: ColumnElement[str] = literal_column("'failed'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,13 +197,9 @@ class Browser:
 
     def destinations(self) -> list[tuple[str, str, int]]:
         """Return how many requests are in which state for which destination: (fingerprint, state, how many)."""
-        columns = requests.c.destination, requests.c.state, func.count()
-        counted = select(*columns).group_by(requests.c.destination, requests.c.state)
         with self._store._reading() as db:
-            if db.dialect.name == "sqlite":
-                kept = counting.counts.c
-                counted = select(kept.destination, kept.state, kept.n).where(kept.kind == "requests", kept.n != 0)
-            return sorted(tuple(row) for row in db.execute(counted))
+            known = counting.by_destination(db, [requests])
+        return sorted((name, state, n) for name, states in known.items() for state, n in states.items())
 
     def prompts(self) -> list[tuple[str, int, int]]:
         """Return each prompt that is kept here: its name, how many versions, and the newest one's number."""
@@ -318,7 +313,7 @@ def _open(limit: int, table: Any) -> list[Select[Any]]:
     moment = requests.c.ended_at if table is requests else notes.c.created_at
     newest = select(table).order_by(moment.desc()).limit(limit)
     states = (sql.SENDING, sql.PENDING) if table is requests else (sql.WAITING,)
-    failed = [newest.where(table.c.state == _FAILED_STATE, table.c.content == kept) for kept in (1, 0)]
+    failed = [newest.where(table.c.state == sql.FAILED_STATE, table.c.content == kept) for kept in (1, 0)]
     return [*failed, *(newest.where(table.c.state == state) for state in states)]
 
 
@@ -328,11 +323,9 @@ def conditions(filters: Filters, *, one_session: bool = False) -> list[ColumnEle
     found: list[ColumnElement[bool]] = [
         getattr(requests.c, name) == given[name] for name in ("status", "state") if name in given
     ]
-    if filters.model:
+    if filters.model:  # a class goes by its name, as it is shown, without its package
         whole = requests.c.model == filters.model
-        of_class = requests.c.model.endswith(
-            f".{filters.model}", autoescape=True
-        )  # as it is shown, without its package
+        of_class = requests.c.model.endswith(f".{filters.model}", autoescape=True)
         found.append(or_(whole, of_class) if filters.model[0].isupper() else whole)
     if one_session:  # found by an index
         found.append(or_(requests.c.session_id == filters.session, requests.c.root == filters.session))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Integer, String, Table, event, func, select
@@ -58,14 +58,15 @@ def totals(db: Connection) -> Totals:
     return Totals(found["requests"], found["notes"], oldest, orphans, keyless, lost, pausing.since(db))
 
 
-def by_destination(db: Connection) -> dict[str, dict[str, int]]:
-    """Return for each destination how many requests and notes there are in each state."""
+def by_destination(db: Connection, kinds: Sequence[Table] = (requests, notes)) -> dict[str, dict[str, int]]:
+    """Return for each destination how many requests and notes (or one of these kinds) there are in each state."""
     found: dict[str, dict[str, int]] = {}
     if _is_counted(db):
-        rows = [row[1:] for row in db.execute(select(counts).where(counts.c.n > 0)) if row[0] in ("requests", "notes")]
+        wanted = counts.c.kind.in_([table.name for table in kinds])
+        rows = [row[1:] for row in db.execute(select(counts).where(wanted, counts.c.n > 0))]
     else:
         rows = []
-        for table in (requests, notes):
+        for table in kinds:
             columns = table.c.destination, table.c.state
             rows += db.execute(select(*columns, func.count()).group_by(*columns)).all()
     for destination, state, n in rows:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .. import _loading
+from .._records import open_of
 from .._settings import Settings
 from ..errors import JournalError
 from . import clearing, places, saving
@@ -227,7 +228,7 @@ class Keeper:
             found = file.progress(self._host.owner, file.marks(), (_NO_SEQ, _NO_SEQ))
         except JournalError:
             return self._host.unsettled
-        return sum(found.get(state, 0) for state in ("pending", "sending", "waiting"))
+        return open_of(found)
 
     def _open(self, wait_ms: int = BUSY_MS) -> None:
         """Open the file; raise JournalError or OSError where there can be none."""

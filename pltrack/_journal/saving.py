@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, Table, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from .._records import State, new_id
+from .._records import OPEN_STATES, State, new_id, open_of
 from ..errors import JournalError
 from . import clearing, counting
 from . import statements as sql
@@ -22,7 +22,6 @@ from .store import Store
 
 log = logging.getLogger("pltrack")
 
-_UNSETTLED = (State.PENDING.value, State.SENDING.value, "waiting")
 _SETTLED = (State.DELIVERED.value, State.FAILED.value)
 _GRACE = 10.0  # seconds in which the process that wrote a row may save it, too
 _AT_ONCE = 1_000
@@ -133,8 +132,7 @@ def shrink(store: Store, most: int) -> int:
 
 def left(store: Store) -> int:
     """Count what is still to be delivered."""
-    states = store.totals().states
-    return sum(states.get(state, 0) for state in _UNSETTLED)
+    return open_of(store.totals().states)
 
 
 def _is_over(db: Connection, most: int) -> bool:
@@ -200,7 +198,7 @@ def _read(db: Connection, statement: Select[Any], found: dict[int, Row], most: i
     try:
         for row in db.execute(statement).mappings():
             last = row["seq"]
-            if row["state"] in _UNSETTLED and len(found) < most:
+            if row["state"] in OPEN_STATES and len(found) < most:
                 found[last] = dict(row)
     except (SQLAlchemyError, sqlite3.Error):
         return last
@@ -230,7 +228,7 @@ def _set_free(row: Row, owner: str) -> None:
 
 def _put_request(db: Connection, row: Row, body: bytes | None) -> bool:
     """Insert a request unless it is there; under another id where another request has its own."""
-    if body is None and row["state"] in _UNSETTLED:
+    if body is None and row["state"] in OPEN_STATES:
         return False
     there = db.execute(select(requests.c.owner, requests.c.started_at).where(requests.c.id == row["id"])).first()
     if there is not None and tuple(there) == (row["owner"], row["started_at"]):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
+from .._records import open_of
 from . import counting
 from . import statements as sql
 from .counting import Totals
@@ -47,8 +48,7 @@ def look(store: Reader) -> Standing:
 
 
 def _line(db: Connection, name: str, states: dict[str, int]) -> Line:
-    waiting = sum(states.get(state, 0) for state in ("pending", "sending", "waiting"))
-    return Line(name, waiting, states.get("failed", 0), _last_error(db, name) if states else None)
+    return Line(name, open_of(states), states.get("failed", 0), _last_error(db, name) if states else None)
 
 
 def _last_error(db: Connection, destination: str) -> str | None:

@@ -214,12 +214,6 @@ NUMBER_FROM = """insert into sqlite_sequence (name, seq)
     select ?, ? where not exists (select 1 from sqlite_sequence where name = ?)"""
 LAST_SEQ = "select coalesce((select seq from sqlite_sequence where name = 'requests'), 0)"
 
-_target = (
-    select(requests.c.pl_id, requests.c.destination, requests.c.state)
-    .where(requests.c.id == bindparam("request_id"))
-    .subquery("target")
-)
-
 
 def _of_target(column: str) -> Any:
     return select(requests.c[column]).where(requests.c.id == bindparam("request_id")).scalar_subquery()

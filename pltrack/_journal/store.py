@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
     Connection,
-    bindparam,
     create_engine,
     event,
     update,
@@ -25,7 +24,7 @@ from . import clearing, counting, files
 from . import statements as sql
 from .inserting import Inserting
 from .reading import BUSY_MS, words
-from .schema import bodies, notes, requests
+from .schema import notes, requests
 
 _GONE = "its content is not in the journal any more"
 
@@ -258,10 +257,6 @@ class Store(Inserting):
             sql.RETRY_NOTE,
             [{"a_seq": note.seq, "held": note.attempts, "wait": wait, "why": why} for note, wait, why in rows],
         )
-
-    def replace_payload(self, seq: int, payload: bytes) -> None:
-        """Store the smaller body that a request is sent with from now on."""
-        self._each(update(bodies).where(bodies.c.seq == bindparam("a_seq")).values(payload=payload), [{"a_seq": seq}])
 
     def expire(self) -> int:
         """Free rows whose lease has ended, and give up notes that nobody's request came for; return how many."""

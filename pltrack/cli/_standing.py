@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import platform
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import _runtime
+from .._status import MISSING, installed
 from . import _hook, _place
 
 if TYPE_CHECKING:
@@ -56,12 +56,8 @@ def look(*, with_hook: bool) -> Found:
 def versions() -> dict[str, str]:
     """Return the versions of what matters."""
     found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    known = {package: installed(package) for package in _PACKAGES}
+    return found | {package: version for package, version in known.items() if version != MISSING}
 
 
 def as_json(found: Found) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _runtime
+from .._records import open_of
 from ..errors import JournalError
 from ._screen import complain, console, line
 
@@ -195,7 +196,7 @@ def _counts(journals: Journals) -> Counts:
     return Counts(
         delivered=by_state["delivered"],
         refused=by_state["failed"],
-        left=sum(by_state[state] for state in ("pending", "sending", "waiting")),
+        left=open_of(by_state),
         sending=by_state["sending"],
         without_key=sum(totals.keyless for totals in every),
         orphans=sum(totals.orphans for totals in every),

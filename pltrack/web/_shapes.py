@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from .._entries import entry_of
+from .._entries import entry_of, mapping_of
 from .._shown import line
 from . import _chat
 from ._rendering import seconds
@@ -58,7 +58,7 @@ def whole(found: Row) -> Row:
 
 def session_row(found: Row) -> Row:
     """Return a session as a list shows it."""
-    return {**found, "tag_list": tags(found["tags"]), "facts": _mapping(found["metadata"])}
+    return {**found, "tag_list": tags(found["tags"]), "facts": mapping_of(found["metadata"])}
 
 
 def tree(family: Sequence[Row], calls: Sequence[Row]) -> Row:
@@ -119,14 +119,6 @@ def tags(text: str) -> list[str]:
         return [str(tag) for tag in orjson.loads(text)]
     except (orjson.JSONDecodeError, TypeError):
         return []
-
-
-def _mapping(text: str) -> Row:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _plain(value: Any) -> str:
