@@ -7,6 +7,8 @@ import re
 import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -33,6 +35,11 @@ class _Rule(NamedTuple):
     secret: re.Pattern[str]
     behind: int = 0  # the secret begins so many characters after the sign
 
+    @property
+    def end(self) -> bytes:
+        """Return the last two bytes before the first `-` or `_` of the sign."""
+        return self.sign.replace("-", "_").partition("_")[0][-2:].encode()
+
     def applied(self, text: str) -> str:
         """Return the text with these secrets masked.
 
@@ -55,39 +62,36 @@ def _keys(pattern: str, *signs: str) -> tuple[_Rule, ...]:
 
 
 # What secrets look like: specific prefixes only, so that `max_tokens` or an author's name is never hit.
-_SHORT = _keys(
-    "[spr]k[-_](?:ant-|proj-|live_|test_|or-|lf-)?[A-Za-z0-9_-]{16,}", "sk-", "sk_", "pk-", "pk_", "rk-", "rk_"
-) + _keys("(?:gsk|pcsk)_[A-Za-z0-9_]{16,}", "gsk_", "pcsk_")  # fmt: skip
-_OF_GITHUB = "gh[pousr]_[A-Za-z0-9]{20,}"
-_TOKENS = _keys("github_pat_[A-Za-z0-9_]{20,}", "github_pat_") + _keys("glpat-[A-Za-z0-9_-]{16,}", "glpat-")
-_BLOCK = r"-----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)"
+_WITH_END = (
+    *_keys("[spr]k[-_](?:ant-|proj-|live_|test_|or-|lf-)?[A-Za-z0-9_-]{16,}", "sk-", "sk_", "pk-", "pk_", "rk-", "rk_"),
+    *_keys("(?:gsk|pcsk)_[A-Za-z0-9_]{16,}", "gsk_", "pcsk_"),
+    *_keys("gh[pousr]_[A-Za-z0-9]{20,}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    *_keys("github_pat_[A-Za-z0-9_]{20,}", "github_pat_"),
+    *_keys("glpat-[A-Za-z0-9_-]{16,}", "glpat-"),
+    *_keys("pl_[A-Za-z0-9]{16,}", "pl_"),
+    *_keys("lsv2_[a-z]{2}_[A-Za-z0-9_]{16,}", "lsv2_"),
+    *_keys("hf_[A-Za-z0-9]{20,}", "hf_"),
+    *_keys("xox[abeoprs]-[A-Za-z0-9-]{10,}", *(f"xox{kind}-" for kind in "abeoprs")),
+)
 _LOGIN = re.compile(r"""[^\s/:@"'<>]*:[^\s/"'<>]+(?=@)""")
-# Each rule's sign has one of these in it: a record without any of them is passed with a few scans of its memory.
-_SIGNS = (
-    (b"@", (_Rule("://", _LOGIN, 3),)),
-    (b"-----BEGIN", (_Rule("-----BEGIN", re.compile(_BLOCK, re.DOTALL)),)),
-    (b"pl_", _keys("pl_[A-Za-z0-9]{16,}", "pl_")),
-    (b"lsv2_", _keys("lsv2_[a-z]{2}_[A-Za-z0-9_]{16,}", "lsv2_")),
-    (b"hf_", _keys("hf_[A-Za-z0-9]{20,}", "hf_")),
-    (b"xox", _keys("xox[abeoprs]-[A-Za-z0-9-]{10,}", "xox")),
-    (b"earer ", (_Rule("earer ", re.compile(r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{16,}"), 6),)),
+_BLOCK = re.compile(r"-----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)", re.DOTALL)
+_BEARER = re.compile(r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{16,}")
+# With what texts seldom have: to look for that first is a tenth of the work.
+_WITHOUT_END = (
+    (b"@", _Rule("://", _LOGIN, 3)),
+    (b"B", _Rule("-----BEGIN", _BLOCK)),
+    (b"earer ", _Rule("earer ", _BEARER, 6)),
+    *((b"z", rule) for rule in _keys("AIza[A-Za-z0-9_-]{30,}", "AIza")),
+    *((b"K", rule) for rule in _keys("AKIA[A-Z0-9]{16}(?![A-Za-z0-9_])", "AKIA")),
+    *((b"I", rule) for rule in _keys("ASIA[A-Z0-9]{16}(?![A-Za-z0-9_])", "ASIA")),
+    *((b"J", rule) for rule in _keys(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", "eyJ")),
 )
-# These are looked for only where there is one byte of theirs that texts seldom have: that is a tenth of the work.
-_RARE_SIGNS = (
-    (b"z", b"AIza", _keys("AIza[A-Za-z0-9_-]{30,}", "AIza")),
-    (b"K", b"AKIA", _keys("AKIA[A-Z0-9]{16}(?![A-Za-z0-9_])", "AKIA")),
-    (b"S", b"ASIA", _keys("ASIA[A-Z0-9]{16}(?![A-Za-z0-9_])", "ASIA")),
-    (b"J", b"eyJ", _keys(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", "eyJ")),
-)
-# Of the others several are one after this: sk- sk_ pk- pk_ rk- rk_ (gsk_, too), gho_ ghu_, ghp_ ghr_ ghs_, pat_ pat-.
-_SAME = bytes.maketrans(b"pr-u", b"ss_o")
-_SAME_SIGNS = (
-    (b"sk_", _SHORT),
-    (b"gho_", _keys(_OF_GITHUB, "gho_", "ghu_")),
-    (b"ghs_", _keys(_OF_GITHUB, "ghp_", "ghr_", "ghs_")),
-    (b"sat_", _TOKENS),
-)
-_ALL = tuple(rule for each in (*_SAME_SIGNS, *_SIGNS, *_RARE_SIGNS) for rule in each[-1])
+# Not each of the others is looked for: a record is split at all - and _; the ends of its pieces tell what may be there.
+_BY_END = {end: tuple(rule for rule in _WITH_END if rule.end == end) for end in dict.fromkeys(e.end for e in _WITH_END)}
+# Those of many words first: a key must not take their first word away.
+_ALL = (*(rule for _, rule in _WITHOUT_END), *chain(*_BY_END.values()))
+_LAST_TWO = itemgetter(slice(-2, None))
+_MOST_ENDS = 10_000  # a millisecond in which no other thread runs
 _PLAIN_KINDS = (int, float, bool, type(None))
 
 
@@ -144,18 +148,11 @@ def _rules_for(encoded: bytes) -> list[_Rule]:
     """Return the rules that may find something in a record; mostly none."""
     if b"\\\\u00" in encoded:  # a sign may be written in escapes
         return list(_ALL)
-    found: list[_Rule] = []
-    alike = encoded.translate(_SAME)
-    for sign, rules in _SAME_SIGNS:
-        if sign in alike:
-            found += rules
-    for sign, rules in _SIGNS:
-        if sign in encoded:
-            found += rules
-    for rare, sign, rules in _RARE_SIGNS:
-        if rare in encoded and sign in encoded:
-            found += rules
-    return found
+    likely = [rule for seldom, rule in _WITHOUT_END if seldom in encoded]
+    pieces = encoded.replace(b"-", b"_").split(b"_", _MOST_ENDS)
+    ends = _BY_END.keys() if len(pieces) > _MOST_ENDS else _BY_END.keys() & map(_LAST_TWO, pieces)
+    likely += (rule for end, rules in _BY_END.items() if end in ends for rule in rules)
+    return [rule for rule in likely if rule.sign.encode() in encoded]
 
 
 def _masked(value: Any, ours: Collection[str], rules: Sequence[_Rule]) -> Any:

@@ -162,7 +162,9 @@ def test_whatever_stands_before_a_secret(secret: str, shape: str) -> None:
         ("postgres://user:pa:ss@word@host/db", "word"),
         ("Authorization: Bearer abcdefghijklmnop1234", "abcdefghijklmnop1234"),
         ("-----BEGIN RSA PRIVATE KEY-----\\nMIIabc\\n-----END RSA PRIVATE KEY-----", "MIIabc"),
+        ("sk-abcdefghijklmnop-----BEGIN PRIVATE KEY-----\\nMIIabc", "MIIabc"),
         ("GROQ gsk_abcdefghijklmnopqrstuvwx", "gsk_abcdefgh"),
+        ("a-b " * 6_000 + "glpat-abcdefghijklmnopqrst", "abcdefghijklmnopqrst"),
     ],
 )
 def test_other_kinds_of_secrets(text: str, hidden: str) -> None:
