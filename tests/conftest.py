@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,21 @@ from pltrack import _runtime
 
 if TYPE_CHECKING:
     from postgres import Server
+
+_failed: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what failed."""
+    if report.failed and report.nodeid not in _failed:
+        _failed.append(report.nodeid)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Tell .ci/run, where it asks for that, which tests failed in a run that was otherwise in order."""
+    asked = os.environ.get("FAILED_TESTS")
+    if asked and exitstatus == pytest.ExitCode.TESTS_FAILED and "PYTEST_XDIST_WORKER" not in os.environ:
+        Path(asked).write_text("".join(f"{each}\n" for each in _failed))
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +62,7 @@ def hub_url(postgres: Server) -> str:
 def wait_until() -> Callable[[Callable[[], object]], None]:
     """Wait, with a limit, until something holds; for what no event tells of."""
 
-    def wait(holds: Callable[[], object], limit: float = 15.0) -> None:
+    def wait(holds: Callable[[], object], limit: float = 30.0) -> None:
         deadline, pause = time.monotonic() + limit, threading.Event()
         while not holds():
             assert time.monotonic() < deadline, "it did not come to hold in time"
