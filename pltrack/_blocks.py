@@ -6,7 +6,7 @@ from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import _runtime
+from . import _loading, _runtime
 
 if TYPE_CHECKING:
     from ._handler import Handler
@@ -177,7 +177,10 @@ def check_hook(*, at_once: bool = False) -> bool | None:
 def _register_hook(runtime: _runtime.Runtime) -> None:
     global _hook_registered
     if not _hook_registered:
-        from langchain_core.tracers.context import register_configure_hook
+        with _loading.MODULES:
+            from langchain_core.tracers.context import register_configure_hook
+
+            from . import _handler  # noqa: F401
 
         # Not handle_class: any handler of ours in a user's list would then hide the session's.
         # Two threads at once may both register it, which does no harm.

@@ -54,7 +54,7 @@ class Couriers:
         """Return the one that takes new records further, not necessarily started."""
         keeper = self._keeper()
         if self._of_file is None:
-            with _loading.LOCK:
+            with _loading.MODULES:
                 from ._journal import older
 
             made, others = self._made(keeper.serving, self._idle), older.stores(keeper.path)
@@ -74,7 +74,7 @@ class Couriers:
         return self._of_memory
 
     def _made(self, store: Callable[[], Store], idle: Callable[[], None]) -> Courier | Forwarder:
-        with _loading.LOCK:
+        with _loading.MODULES:
             if self._hub:
                 from ._courier.forward import Forwarder as Kind
             else:

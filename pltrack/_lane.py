@@ -80,7 +80,7 @@ class Lane:
     def keeper(self) -> Keeper:
         """Return who knows where records are."""
         if self._kept is None:
-            with _loading.LOCK:
+            with _loading.MODULES:
                 from ._journal.keeping import Keeper
 
             with self._lock:
@@ -203,7 +203,7 @@ class Lane:
     def _encoder(self, settings: Settings) -> Encoder:
         known = self._encoders.get(id(settings))
         if known is None or known[0] is not settings:
-            with _loading.LOCK:
+            with _loading.MODULES:
                 from ._journal.rows import Encoder
                 from ._redact import Redactor
 

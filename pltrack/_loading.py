@@ -1,4 +1,4 @@
-"""One lock for what a fork must not cut in two: a module half loaded, or SQLite with its own locks held."""
+"""What a fork must not cut in two: a module half loaded, or SQLite with its own locks held."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import os
 import threading
 from contextlib import suppress
 
-LOCK = threading.RLock()
-_LONGEST = 1.0
+LOCK = threading.RLock()  # around SQLite; who takes both takes it first
+MODULES = threading.RLock()  # around imports in functions
+_LONGEST = 2.0  # more than SQLite waits for other programs; a disk that hangs must not hold up the program
+_LONGEST_LOAD = 30.0  # a busy machine takes seconds, and a child would wait for ever for what is half loaded in it
 
 
 def _hold() -> None:
     LOCK.acquire(timeout=_LONGEST)
+    MODULES.acquire(timeout=_LONGEST_LOAD)
 
 
 def _release() -> None:
-    with suppress(RuntimeError):  # it could not be had in time
-        LOCK.release()
+    for lock in (MODULES, LOCK):
+        with suppress(RuntimeError):  # it could not be had in time
+            lock.release()
 
 
 def renew() -> None:
-    """Begin with a new lock in a child: the holder may be a thread that no longer exists there."""
-    global LOCK
-    LOCK = threading.RLock()
+    """Begin with new locks in a child: the holders may be threads that no longer exist there."""
+    global LOCK, MODULES
+    LOCK, MODULES = threading.RLock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

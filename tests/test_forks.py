@@ -138,6 +138,67 @@ def test_forks_while_our_threads_are_busy(promptlayer: FakePromptLayer, journal:
     assert_each_once(out, promptlayer, len(out.split()))
 
 
+SLOW_DISK = """
+import importlib.util
+
+class Disk:  # busy with other things: one module comes late
+    found, there = threading.Event(), threading.Event()
+    def find_spec(self, name, path=None, target=None):
+        if name == "MODULE":
+            sys.meta_path.remove(self)
+            spec = importlib.util.find_spec(name)
+            read = spec.loader.exec_module
+            def late(module):
+                self.found.set()
+                threading.Timer(SECONDS, self.there.set).start()
+                self.there.wait()
+                read(module)
+            spec.loader.exec_module = late
+            return spec
+
+disk = Disk()
+sys.meta_path.insert(0, disk)
+call()
+assert disk.found.wait(20)
+def work():
+    call()
+    assert pltrack.flush(15).pending == 0
+child(work)
+gather()
+"""
+
+
+def slow(module: str) -> str:
+    return program(SLOW_DISK.replace("MODULE", module).replace("SECONDS", "4"))
+
+
+@pytest.mark.parametrize("module", ["sqlalchemy.dialects.sqlite", "pltrack._journal.rows", "aiohttp.client"])
+def test_a_fork_while_a_slow_disk_gives_us_our_modules(
+    promptlayer: FakePromptLayer, journal: Path, module: str
+) -> None:
+    """A fork waits for what our threads load, however long: a child could never load what is half loaded in it."""
+    out = run(slow(module), environment(journal, promptlayer, PLTRACK_EXIT_TIMEOUT="20"))
+    assert_each_once(out, promptlayer, 2)
+
+
+@pytest.mark.parametrize("module", ["psycopg", "psycopg.types.range"])
+def test_a_fork_while_a_slow_disk_gives_us_those_of_the_hub(
+    promptlayer: FakePromptLayer, journal: Path, hub_url: str, module: str
+) -> None:
+    """The same for what only a hub needs."""
+    out = run(slow(module), environment(journal, promptlayer, PLTRACK_HUB=hub_url))
+    assert len(out.split()) == 2
+
+
+def test_a_fork_while_the_first_session_loads_its_modules(promptlayer: FakePromptLayer, journal: Path) -> None:
+    """The same for what the program's own threads load on our account."""
+    code = slow("pltrack._handler").replace(
+        "call()\nassert disk", "threading.Thread(target=call).start()\nassert disk", 1
+    )
+    assert "Thread(target=call)" in code
+    assert_each_once(run(code, environment(journal, promptlayer)), promptlayer, 2)
+
+
 def test_a_fork_that_python_does_not_know_of(promptlayer: FakePromptLayer, journal: Path) -> None:
     """Where Python's fork hooks do not run, the process id tells, though a lock of ours was held meanwhile."""
     out = run(

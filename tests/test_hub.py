@@ -17,6 +17,7 @@ from postgres import Server
 from programs import environment, run, start
 
 import pltrack
+from pltrack._journal.hub import Hub
 from pltrack.testing import FakePromptLayer
 
 MODEL = FakeListChatModel(responses=["four"])
@@ -222,6 +223,28 @@ def test_many_workers_deliver_each_row_once(promptlayer: FakePromptLayer, hub_ur
     assert [each.wait(60) for each in running] == [0, 0, 0, 0]
     assert sorted(each.metadata["pltrack_id"] for each in promptlayer.requests) == sorted(session.ids)
     assert all(each.scores == {"default": 90} for each in promptlayer.requests)
+
+
+def test_an_error_of_our_own_on_the_way_to_the_hub_costs_nothing(
+    promptlayer: FakePromptLayer, hub_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It is logged, what was on its way goes again, and the thread lives on."""
+    works, tries = Hub.receive, []
+
+    def receive(hub: Hub, batch: Any) -> None:
+        tries.append(batch)
+        if len(tries) == 1:
+            raise RuntimeError("a bug")
+        works(hub, batch)
+
+    monkeypatch.setattr(Hub, "receive", receive)
+    use(promptlayer, hub_url, tmp_path / "app.db")
+    with pltrack.pl_session():
+        MODEL.invoke("hi")
+    assert pltrack.flush(20).pending == 0
+    assert len(tries) == 2
+    assert "a bug" in caplog.text
 
 
 def test_a_hub_without_tables_is_said_and_nothing_lost(

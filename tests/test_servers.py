@@ -132,11 +132,11 @@ def gunicorn(port: int, workers: int) -> list[str]:
 def ask(port: int, times: int, workers: int = 1) -> list[str]:
     """Ask, four at once, this often and until each worker has answered; return the ids of their calls."""
     found: list[list[str]] = []
-    deadline = time.monotonic() + 30
-    with ThreadPoolExecutor(4) as pool:
+    deadline = time.monotonic() + 60
+    with ThreadPoolExecutor(4) as pool, httpx.Client(timeout=30) as client:
         while len(found) < times or len({pid for pid, _ in found}) < workers:
             assert time.monotonic() < deadline, "a worker does not answer"
-            found += pool.map(lambda _: httpx.get(f"http://127.0.0.1:{port}/").text.split(), range(times))
+            found += pool.map(lambda _: client.get(f"http://127.0.0.1:{port}/").text.split(), range(times))
     return [own_id for _, own_id in found]
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import _loading
@@ -18,6 +19,8 @@ from .line import Line
 
 if TYPE_CHECKING:
     from .._journal.hub import Hub
+
+log = logging.getLogger("pltrack")
 
 _POLL = 2.0
 _POLL_BUSY = 0.25  # while somebody waits for an id
@@ -134,6 +137,10 @@ class Forwarder:
         except JournalError as error:
             self._failed(error)
             return 0.0
+        except Exception as error:  # this thread must live on, or nothing gets to the hub any more
+            log.error("pltrack: an error on the way to the hub; records stay in the journal", exc_info=error)
+            self._failed(JournalError(f"pltrack failed: {error!r}"))
+            return 0.0
         return 0.0 if more else _POLL_BUSY if self._asked else _POLL
 
     def _forward(self, store: Store) -> bool:
@@ -143,7 +150,7 @@ class Forwarder:
             return False
         try:
             self._connected().receive(batch)
-        except JournalError:
+        except Exception:
             store.put_back(batch)
             raise
         store.handed_over(batch)
@@ -170,8 +177,11 @@ class Forwarder:
 
     def _connected(self) -> Hub:
         if self._hub is None:
-            with _loading.LOCK:
+            with _loading.MODULES:
                 from .._journal.hub import Hub
+
+                with suppress(ImportError):  # opening the hub says so
+                    import psycopg  # noqa: F401
 
             self._hub = Hub.open(self._url)
         return self._hub

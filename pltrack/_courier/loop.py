@@ -147,7 +147,7 @@ class Courier(Sender):
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        with _loading.LOCK:
+        with _loading.MODULES:
             api = Api()
         try:
             while not self._closing:

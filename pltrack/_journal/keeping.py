@@ -232,7 +232,7 @@ class Keeper:
 
     def _open(self, wait_ms: int = BUSY_MS) -> None:
         """Open the file; raise JournalError or OSError where there can be none."""
-        with _loading.LOCK:  # SQLAlchemy loads its dialect
+        with _loading.LOCK:
             if kind := places.network_of(self.path):
                 raise JournalError(f"{self.path} is on a network file system ({kind}), which SQLite cannot use")
             seen = places.identity(self.path)

@@ -42,6 +42,7 @@ class Reader:
         self.ruined: JournalError | None = None  # what showed that the file is damaged
         self.beside: Callable[[], Reader | None] = lambda: None  # the journal's own file, where this is not it
         self._engine = engine
+        self._engine_to_read = engine.execution_options(pltrack_reading=True)
         # A fork waits for it: the child could never take a lock that SQLite held in this thread.
         self._gate: AbstractContextManager[Any] = _loading.LOCK
         self._lock = threading.RLock()
@@ -130,8 +131,7 @@ class Reader:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        options = self._engine.execution_options(pltrack_reading=True)
-        with self._gate, self._lock, self._translated(), options.begin() as db:
+        with self._gate, self._lock, self._translated(), self._engine_to_read.begin() as db:
             yield db
 
     @contextmanager

@@ -158,7 +158,7 @@ class Encoder:
             return None
         if result.cache_hit:
             return 0.0
-        with _loading.LOCK:  # the first price loads the tables
+        with _loading.MODULES:  # the first price loads the tables
             at = datetime.fromtimestamp(call.started_at, UTC)
             return usage.price(asked.provider, asked.model, result.usage, at)
 

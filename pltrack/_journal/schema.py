@@ -63,7 +63,7 @@ requests = Table(
     Column("lease_until", Float),
     Column("attempts", Integer, nullable=False, default=0),
     Column("uncertain", Integer, nullable=False, default=0),  # it may have arrived: look before sending again
-    Column("pl_id", _Number, index=True),
+    Column("pl_id", _Number),
     Column("reason", String),
     Column("kind", String, nullable=False),
     Column("provider", String, nullable=False),
@@ -102,6 +102,7 @@ _index(
     *(requests.c[name] for name in ("owner", "destination", "state", "due_at")),
     where="state <> 'delivered'",
 )
+_index("ix_requests_pl_id", requests.c.pl_id, where="pl_id is not null")
 _index("requests_open", requests.c.ended_at, where="state = 'pending' or state = 'sending'")
 _index("requests_settled", requests.c.content, requests.c.ended_at, where="state = 'delivered'")
 _index("requests_forwarded", requests.c.content, requests.c.ended_at, where="state = 'forwarded'")

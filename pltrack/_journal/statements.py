@@ -186,6 +186,7 @@ UNFORWARDED = select(
         )
     )
 )
+ANY_PENDING_NOTE = select(select(notes.c.seq).where(notes.c.state == PENDING).exists())
 ANY_WAITING = select(select(notes.c.seq).where(notes.c.state == WAITING).exists())
 NOTES_WAITING = (
     select(*NOTE_COLUMNS)

@@ -180,6 +180,9 @@ class Store(Inserting):
 
     def claim_notes(self, destinations: Sequence[str], owner: str, limit: int, patience: float) -> list[ClaimedNote]:
         """Take up to `limit` due notes whose request has its id, never past an earlier note of the same one."""
+        with self._reading() as db:
+            if not db.scalar(sql.ANY_PENDING_NOTE):
+                return []
         with self._writing() as db:
             rows = db.execute(
                 sql.CLAIM_NOTES, {"destinations": list(destinations), "me": owner, "most": limit, "patience": patience}
