@@ -12,8 +12,8 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from programs import environment, run
+from sockets import raw_server, read_request
 
 import pltrack
 from pltrack._courier import answers, line, search
@@ -304,42 +305,6 @@ def test_a_certificate_that_nobody_vouches_for(
 
 
 # -- answers below or beside the protocol ---------------------------------------------------------------------
-
-
-@contextmanager
-def raw_server(converse: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Accept connections and hand each to `converse`, on a thread of its own; yields the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    def serve(connection: socket.socket) -> None:
-        with connection:
-            converse(connection)
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
-def read_request(connection: socket.socket) -> str:
-    """Read one HTTP request and return its path."""
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += connection.recv(65_536) or b"\r\n\r\n"
-    head, _, body = head.partition(b"\r\n\r\n")
-    size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]) if b"ontent-" in head else 0
-    while len(body) < size:
-        body += connection.recv(65_536)
-    return head.split(b" ")[1].decode() if head else ""
 
 
 def test_an_answer_that_comes_in_pieces(promptlayer: FakePromptLayer) -> None:

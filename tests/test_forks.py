@@ -172,7 +172,7 @@ def slow(module: str) -> str:
     return program(SLOW_DISK.replace("MODULE", module).replace("SECONDS", "4"))
 
 
-@pytest.mark.parametrize("module", ["sqlalchemy.dialects.sqlite", "pltrack._journal.rows", "aiohttp.client"])
+@pytest.mark.parametrize("module", ["sqlalchemy.dialects.sqlite", "pltrack._journal.rows", "httptools"])
 def test_a_fork_while_a_slow_disk_gives_us_our_modules(
     promptlayer: FakePromptLayer, journal: Path, module: str
 ) -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(pltrack.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
-HEAVY = {"langchain_core", "promptlayer", "sqlalchemy", "aiohttp", "wrapt"}
+HEAVY = {"langchain_core", "promptlayer", "sqlalchemy", "aiohttp", "httptools", "wrapt"}
 
 
 def _typed_names() -> set[str]:

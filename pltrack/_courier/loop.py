@@ -291,4 +291,4 @@ class Courier(Sender):
         self._ledger.give_all_back("cut off")
         with suppress(JournalError):
             self._ledger.settle(self._open())
-        await api.close()
+        api.close()

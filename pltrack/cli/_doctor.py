@@ -117,7 +117,7 @@ async def _ask(settings: Settings) -> Answer:
     try:
         return await api.get(settings.destination, _ASKED, _TIMEOUT)
     finally:
-        await api.close()
+        api.close()
 
 
 def _network(to: str, answer: Answer, took: float) -> Check:

@@ -1,0 +1,291 @@
+"""HTTP/1.1 over kept connections, one exchange at a time on each: all that delivery needs of it, in as few steps."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+import time
+import urllib.request
+import zlib
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+import httptools
+
+from .names import Address, Names
+
+_KEPT = 30.0  # seconds that a connection may be idle
+_NEXT_AFTER = 1.0  # seconds until the next address of a host is tried
+_BODY_MOST = 64_000_000  # the answer repeats what was sent
+
+
+class Response(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: dict[bytes, bytes]  # names in small letters
+    body: bytes
+
+
+class Route(NamedTuple):
+    """The way to one address: who is to answer, through which proxy, and what each request says on it."""
+
+    secure: bool
+    host: str
+    port: int
+    proxy: SplitResult | None
+    target: str  # what stands before the path
+    headers: str
+
+    @classmethod
+    def to(cls, url: str) -> Route:
+        """Return the way to an address, through the proxy that the environment names for it."""
+        parts = urlsplit(url)
+        secure, (host, port) = parts.scheme == "https", _place(parts)
+        named = f"[{host}]" if ":" in host else host
+        netloc = f"{named}:{port}" if parts.port else named
+        target = quote(parts.path, safe="/%:@!$&'()*+,;=~")
+        headers = f"Host: {netloc}\r\n{_login('Authorization', parts)}"
+        proxy = _proxy_of(parts)
+        if proxy is not None and not secure:
+            target = f"http://{netloc}{target}"
+            headers += _login("Proxy-Authorization", proxy)
+        return cls(secure, host, port, proxy, target, headers)
+
+    def request(self, method: str, path: str, headers: str, body: bytes = b"") -> bytes:
+        """Return a request as it goes over the wire; each of the headers ends with a line's end."""
+        length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
+        general = "Accept: application/json\r\nAccept-Encoding: gzip\r\nUser-Agent: pltrack\r\n"
+        head = f"{method} {self.target}{path} HTTP/1.1\r\n{self.headers}{general}{headers}{length}\r\n"
+        return head.encode() + body
+
+
+class Connection(asyncio.Protocol):
+    """One connection, and the answer that is under way on it."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, *, opens_tunnel: bool = False) -> None:
+        self._opens_tunnel = opens_tunnel
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: asyncio.Future[Response] | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._body = bytearray()
+        self._begun = False  # with an answer whose head is here
+        self._kept = False
+        self.idle_since = 0.0
+
+    async def exchange(self, request: bytes) -> Response:
+        """Send a request and return its answer; after any error the connection is closed."""
+        if self.transport.is_closing():
+            raise ConnectionResetError("the connection was closed at once")
+        self._answer = asyncio.get_running_loop().create_future()
+        try:
+            self.transport.write(request)
+            return await self._answer
+        except BaseException:
+            self.transport.abort()
+            raise
+        finally:
+            self._answer = None
+
+    @property
+    def is_free(self) -> bool:
+        """Tell whether another exchange may follow."""
+        return self._kept and not self.transport.is_closing() and not self.transport.get_write_buffer_size()
+
+    # -- what asyncio tells -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take what to write to."""
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(ConnectionError(f"what came is no answer in HTTP/1.1: {error}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """An answer may end with its connection."""
+        sized = b"content-length" in self._headers or b"transfer-encoding" in self._headers
+        if self._begun and not sized and error is None:
+            self._done()
+        else:
+            self._fail(error or ConnectionResetError("the connection was closed before the whole answer had come"))
+
+    # -- what the parser tells ----------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """An answer begins."""
+        self._headers, self._body, self._begun = {}, bytearray(), False
+        if self._answer is None or self._answer.done():  # to nothing that was asked
+            self.transport.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One line of its head."""
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Its head is here."""
+        self._begun = True
+        if self._opens_tunnel:
+            self._done()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of it is here."""
+        self._body += body
+        if len(self._body) > _BODY_MOST:
+            self._done()
+            self.transport.abort()
+
+    def on_message_complete(self) -> None:
+        """It is here; what merely tells to go on is none."""
+        if self._parser.get_status_code() >= 200:
+            self._kept = self._parser.should_keep_alive()
+            self._done()
+
+    def _done(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            body = bytes(self._body)
+            if self._headers.get(b"content-encoding") == b"gzip":
+                body = _unzipped(body)
+            self._answer.set_result(Response(self._parser.get_status_code(), self._headers, body))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+            self._answer.exception()  # not to be complained about when whoever waited is gone
+        self.transport.abort()
+
+
+class Connections:
+    """The connections of one event loop: those that are idle, and the making of new ones."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Route, list[Connection]] = {}
+        self._names = Names()
+        self._context: ssl.SSLContext | None = None
+
+    def idle(self, route: Route) -> Connection | None:
+        """Return one that can be used at once."""
+        waiting = self._idle.get(route, ())
+        while waiting:
+            connection = waiting.pop()
+            if connection.is_free and time.monotonic() - connection.idle_since < _KEPT:
+                return connection
+            connection.transport.abort()
+        return None
+
+    def keep(self, route: Route, connection: Connection) -> None:
+        """Take one back, after an exchange."""
+        if connection.is_free:
+            connection.idle_since = time.monotonic()
+            self._idle.setdefault(route, []).append(connection)
+        else:
+            connection.transport.close()
+
+    def close(self) -> None:
+        """Close those that are idle."""
+        for waiting in self._idle.values():
+            for connection in waiting:
+                connection.transport.abort()
+        self._idle.clear()
+
+    async def connect(self, route: Route) -> Connection:
+        """Return a new one; raise OSError when there can be none."""
+        if route.proxy is None:
+            return await self._opened(route.host, route.port, Connection(), route.secure)
+        host, port = _place(route.proxy)
+        tunnel = Connection(opens_tunnel=route.secure)
+        await self._opened(host, port, tunnel, route.proxy.scheme == "https")
+        if not route.secure:
+            return tunnel
+        to = f"[{route.host}]:{route.port}" if ":" in route.host else f"{route.host}:{route.port}"
+        login = _login("Proxy-Authorization", route.proxy)
+        answer = await tunnel.exchange(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{login}\r\n".encode())
+        if not 200 <= answer.status < 300:
+            tunnel.transport.abort()
+            raise ConnectionError(f"the proxy {host}:{port} answered {answer.status}")
+        connection = Connection()
+        loop = asyncio.get_running_loop()
+        try:
+            secured = await loop.start_tls(tunnel.transport, connection, self._tls(), server_hostname=route.host)
+        except BaseException:
+            tunnel.transport.abort()
+            raise
+        connection.connection_made(secured or tunnel.transport)
+        return connection
+
+    async def _opened(self, host: str, port: int, connection: Connection, secure: bool) -> Connection:
+        where = await self._names.addresses(host, port)
+        try:
+            reached = await _reached(where)
+        except OSError:
+            self._names.forget(host, port)
+            raise
+        context, named = (self._tls(), host) if secure else (None, None)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_connection(lambda: connection, sock=reached, ssl=context, server_hostname=named)
+        except BaseException:
+            reached.close()
+            raise
+        return connection
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = ssl.create_default_context()
+            self._context.set_alpn_protocols(["http/1.1"])
+        return self._context
+
+
+async def _reached(where: list[Address]) -> socket.socket:
+    """Return a socket that is connected to the first address that answers, which is the first from then on."""
+    for address in list(where):
+        family, kind, protocol, _, place = address
+        tried = socket.socket(family, kind, protocol)
+        try:
+            tried.setblocking(False)
+            async with asyncio.timeout(None if address is where[-1] else _NEXT_AFTER):
+                await asyncio.get_running_loop().sock_connect(tried, place)
+        except BaseException as error:
+            tried.close()
+            if address is where[-1] or not isinstance(error, OSError):
+                raise
+        else:
+            where.remove(address)
+            where.insert(0, address)
+            return tried
+    raise OSError("there is no address")
+
+
+def _place(parts: SplitResult) -> tuple[str, int]:
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return host if host.isascii() else host.encode("idna").decode(), port
+
+
+def _proxy_of(parts: SplitResult) -> SplitResult | None:
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = urllib.request.getproxies()
+    told = proxies.get(parts.scheme) or proxies.get("all")
+    return urlsplit(told if "://" in told else f"http://{told}") if told else None
+
+
+def _login(name: str, parts: SplitResult) -> str:
+    if parts.username is None:
+        return ""
+    told = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"{name}: Basic {base64.b64encode(told.encode()).decode()}\r\n"
+
+
+def _unzipped(body: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(body, _BODY_MOST)
+    except zlib.error:
+        return body
