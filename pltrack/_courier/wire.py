@@ -9,6 +9,7 @@ import ssl
 import time
 import urllib.request
 import zlib
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -229,11 +230,7 @@ class Connections:
             raise
         context, named = (self._tls(), host) if secure else (None, None)
         loop = asyncio.get_running_loop()
-        try:
-            await loop.create_connection(lambda: connection, sock=reached, ssl=context, server_hostname=named)
-        except BaseException:
-            reached.close()
-            raise
+        await loop.create_connection(lambda: connection, sock=reached, ssl=context, server_hostname=named)
         return connection
 
     def _tls(self) -> ssl.SSLContext:
@@ -244,23 +241,28 @@ class Connections:
 
 
 async def _reached(where: list[Address]) -> socket.socket:
-    """Return a socket that is connected to the first address that answers, which is the first from then on."""
-    for address in list(where):
-        family, kind, protocol, _, place = address
-        tried = socket.socket(family, kind, protocol)
-        try:
-            tried.setblocking(False)
-            async with asyncio.timeout(None if address is where[-1] else _NEXT_AFTER):
-                await asyncio.get_running_loop().sock_connect(tried, place)
-        except BaseException as error:
-            tried.close()
-            if address is where[-1] or not isinstance(error, OSError):
-                raise
-        else:
-            where.remove(address)
-            where.insert(0, address)
-            return tried
-    raise OSError("there is no address")
+    """Return a socket that is connected to the first address that answers."""
+    *others, last = where
+    for address in others:
+        with suppress(OSError):
+            async with asyncio.timeout(_NEXT_AFTER):
+                return await _connected(address, where)
+    return await _connected(last, where)
+
+
+async def _connected(address: Address, where: list[Address]) -> socket.socket:
+    """Return a socket that is connected to one address, which is the first from then on."""
+    family, kind, protocol, _, place = address
+    reached = socket.socket(family, kind, protocol)
+    try:
+        reached.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(reached, place)
+    except BaseException:
+        reached.close()
+        raise
+    where.remove(address)
+    where.insert(0, address)
+    return reached
 
 
 def _place(parts: SplitResult) -> tuple[str, int]:
