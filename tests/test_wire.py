@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from sockets import raw_server, read_head
 
 import pltrack
-from pltrack._courier import answers, search
+from pltrack._courier import answers, search, wire
 
 MODEL = FakeListChatModel(responses=["four"])
 BODY = b'{"id": 4711}'
@@ -102,16 +103,25 @@ def test_more_than_was_asked_for_ends_the_connection() -> None:
     assert server.connections == 3
 
 
-def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, *, silent: bool) -> None:
     """Of several addresses of a host the first that answers is used, and asked first from then on."""
+    monkeypatch.setattr(wire, "_NEXT_AFTER", 0.2)
     server = Server(then_close=True)
     looked_up: list[object] = []
-    with raw_server(server) as port, socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and does not listen
+    with raw_server(server) as port, ExitStack() as open_:
+        dead = open_.enter_context(socket.socket())
+        dead.bind(("127.0.0.1", 0))  # and does not listen: it refuses
+        if silent:  # until nobody fits into its queue any more
+            dead.listen(0)
+            for _ in range(4):
+                waiting = open_.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(dead.getsockname())
 
         def addresses(host: str, *_: object, **__: object) -> list[object]:
             looked_up.append(host)
-            places = (closed.getsockname(), ("127.0.0.1", port))
+            places = (dead.getsockname(), ("127.0.0.1", port))
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
 
         monkeypatch.setattr(socket, "getaddrinfo", addresses)
