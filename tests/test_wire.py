@@ -194,6 +194,27 @@ def test_what_is_no_answer_leaves_the_outcome_unknown(answer: bytes, wait_until:
     assert server.paths[1] == search.PATH
 
 
+def test_the_answer_before_is_not_taken_for_that_of_the_next(
+    wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One without a body keeps its connection open; when that ends before the next answer, there is none."""
+    asked: list[str] = []
+
+    def converse(connection: socket.socket) -> None:
+        asked.append(read_head(connection))
+        if len(asked) == 1:
+            connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            asked.append(read_head(connection))
+
+    with raw_server(converse) as port:
+        pltrack.configure(base_url=f"http://127.0.0.1:{port}")
+        with pltrack.pl_session():
+            MODEL.invoke("hi")
+        wait_until(lambda: len(asked) >= 3)
+    assert "answered without an id" in caplog.text  # the first
+    assert "cannot be looked up" not in caplog.text  # as it would be said of a search that is answered like that
+
+
 # -- proxies and TLS ------------------------------------------------------------------------------------------
 
 

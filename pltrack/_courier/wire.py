@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         """Send a request and return its answer; after any error the connection is closed."""
         if self.transport.is_closing():
             raise ConnectionResetError("the connection was closed at once")
-        self._answer = asyncio.get_running_loop().create_future()
+        self._answer, self._begun = asyncio.get_running_loop().create_future(), False
         try:
             self.transport.write(request)
             return await self._answer
