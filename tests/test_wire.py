@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ WaitUntil = Callable[..., None]
 def _soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(answers, "_FIRST_WAIT", 0.1)
     monkeypatch.setattr(search, "EVERY", 0.2)
+    monkeypatch.setattr(search, "PATIENCE", (0.2, 0.2))
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -48,6 +49,9 @@ class Server:
     def __call__(self, connection: socket.socket) -> None:
         """Converse on one connection."""
         self.connections += 1
+        if self._then_close and hasattr(socket, "TCP_CORK"):  # the end comes with the answer, not some time after it
+            with suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         while head := read_head(connection):
             self.heads.append(head)
             connection.sendall(NONE if search.PATH in head else self._answer)
