@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import shutil
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from sockets import raw_server, read_head
 
 import pltrack
 from pltrack._courier import answers, search, wire
+from pltrack._courier.api import Api
+from pltrack._settings import Destination
 
 MODEL = FakeListChatModel(responses=["four"])
 BODY = b'{"id": 4711}'
@@ -107,30 +111,111 @@ def test_more_than_was_asked_for_ends_the_connection() -> None:
     assert server.connections == 3
 
 
+@pytest.mark.parametrize("late", [b"", b"HTTP/1.1 408 Too slow\r\n\r\n", WHOLE.replace(b"4711", b"6666")])
+async def test_what_came_while_the_loop_was_busy_is_no_answer(late: bytes) -> None:
+    """A connection that ended, or on which something came that nobody asked for, is not used again, if just unread."""
+    heads: list[str] = []
+    answered, done = threading.Event(), threading.Event()
+
+    def converse(connection: socket.socket) -> None:
+        while head := read_head(connection):
+            heads.append(head)
+            connection.sendall(WHOLE)
+            if len(heads) == 1:
+                answered.wait(10)
+                connection.sendall(late)
+                connection.shutdown(socket.SHUT_WR)
+                done.set()
+
+    api = Api()
+    with raw_server(converse) as port:
+        to = Destination(f"http://127.0.0.1:{port}", "pl_key")
+        first = await api.post(to, "/log-request", b"{}", 10)
+        answered.set()
+        assert done.wait(10)  # on the loop
+        second = await api.post(to, "/log-request", b"{}", 10)
+    api.close()
+    assert (first.body, second.body, second.error) == ({"id": 4711}, {"id": 4711}, "")
+    assert len(heads) == 2
+
+
+async def test_what_an_early_answer_makes_needless_is_not_sent() -> None:
+    """Whoever refuses a body before it has come may never read on: its connection is not kept open for the rest."""
+    answered, drained = threading.Event(), threading.Event()
+    came: list[int] = []
+
+    def converse(connection: socket.socket) -> None:
+        connection.recv(1_000)
+        connection.sendall(b"HTTP/1.1 413 Too much\r\nContent-Length: 0\r\n\r\n")
+        answered.wait(10)
+        with suppress(OSError):
+            while part := connection.recv(1_000_000):
+                came.append(len(part))
+        drained.set()
+
+    api = Api()
+    with raw_server(converse) as port:
+        answer = await api.post(Destination(f"http://127.0.0.1:{port}", "pl_key"), "/x", bytes(40_000_000), 10)
+        answered.set()
+        assert await asyncio.to_thread(drained.wait, 10)
+    api.close()
+    assert answer.status == 413
+    assert sum(came) < 35_000_000
+
+
+@contextmanager
+def deaf() -> Iterator[tuple[str, int]]:
+    """Yield an address that never answers: nobody fits into its queue any more."""
+    with ExitStack() as open_:
+        listener = open_.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = open_.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def found(*places: tuple[str, int]) -> list[object]:
+    """Return what a name server says of these addresses."""
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, *, silent: bool) -> None:
     """Of several addresses of a host the first that answers is used, and asked first from then on."""
     monkeypatch.setattr(wire, "_NEXT_AFTER", 0.2)
     server = Server(then_close=True)
     looked_up: list[object] = []
-    with raw_server(server) as port, ExitStack() as open_:
-        dead = open_.enter_context(socket.socket())
-        dead.bind(("127.0.0.1", 0))  # and does not listen: it refuses
-        if silent:  # until nobody fits into its queue any more
-            dead.listen(0)
-            for _ in range(4):
-                waiting = open_.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(dead.getsockname())
+    with raw_server(server) as port, deaf() as mute, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen: it refuses
+        dead = mute if silent else closed.getsockname()
 
         def addresses(host: str, *_: object, **__: object) -> list[object]:
             looked_up.append(host)
-            places = (dead.getsockname(), ("127.0.0.1", port))
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+            return found(dead, ("127.0.0.1", port))
 
         monkeypatch.setattr(socket, "getaddrinfo", addresses)
         assert delivered(f"http://promptlayer.test:{port}", calls=2)
     assert looked_up == ["promptlayer.test"]
+
+
+@pytest.mark.parametrize("mutes", [1, 6])
+def test_silent_addresses_leave_time_for_the_one_that_answers(monkeypatch: pytest.MonkeyPatch, mutes: int) -> None:
+    """However many there are, and however short the time for an exchange is."""
+    pltrack.configure(http_timeout=2)
+    with raw_server(Server()) as port, deaf() as mute:
+        places = found(*[mute] * mutes, ("127.0.0.1", port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
+        assert delivered(f"http://promptlayer.test:{port}")
+
+
+def test_a_host_that_moves_away_from_a_silent_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked up again when nothing answers where it was."""
+    pltrack.configure(http_timeout=0.5)
+    with raw_server(Server()) as port, deaf() as mute:
+        moves = iter([found(mute)])
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: next(moves, found(("127.0.0.1", port))))
+        assert delivered(f"http://promptlayer.test:{port}")
 
 
 def test_ipv6() -> None:
@@ -184,10 +269,18 @@ def test_an_answer_that_ends_with_its_connection(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", WHOLE[:-4], b"HTTP/1.1 101 Up\r\nUpgrade: x\r\n\r\n"]
+    "answer",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        WHOLE[:-4],
+        b"HTTP/1.1 101 Up\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 000 What\r\n\r\n" + BODY,
+    ],
 )
 def test_what_is_no_answer_leaves_the_outcome_unknown(answer: bytes, wait_until: WaitUntil) -> None:
-    """Nothing, another protocol, half an answer: the request is looked for before it is sent again."""
+    """Nothing, another protocol, half an answer, a word to go on and no more: it is looked for before it goes again."""
     server = Server(answer, then_close=True)
     with raw_server(server) as port:
         pltrack.configure(base_url=f"http://127.0.0.1:{port}")
@@ -196,6 +289,23 @@ def test_what_is_no_answer_leaves_the_outcome_unknown(answer: bytes, wait_until:
         wait_until(lambda: search.PATH in server.paths)
     assert server.paths[0] == "/log-request"
     assert server.paths[1] == search.PATH
+
+
+def test_a_head_without_an_end() -> None:
+    """It is not read for as long as an answer may take: what it says is all kept in memory."""
+    pltrack.configure(http_timeout=30)
+
+    def converse(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" if read_head(connection) else b"")
+        while True:
+            connection.sendall(b"A: b\r\n" * 10_000)
+
+    with raw_server(converse) as port:
+        pltrack.configure(base_url=f"http://127.0.0.1:{port}")
+        with pltrack.pl_session() as session:
+            MODEL.invoke("hi")
+        session.wait(2)
+        assert "does not end" in str(pltrack.status().last_error)
 
 
 def test_the_answer_before_is_not_taken_for_that_of_the_next(
@@ -315,6 +425,41 @@ def test_a_proxy_that_refuses(
         wait_until(lambda: len(tunnel.heads) >= 2)
     assert answer.split()[1].decode() in str(pltrack.status().last_error)
     assert (pltrack.status().pending, server.heads) == (1, [])
+
+
+def test_a_server_behind_a_proxy_that_proves_to_be_another(
+    certified: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is said which certificate is wrong, and nothing else: nothing was sent, so nothing is looked up."""
+    server = Server()
+    tunnel = Tunnel(certified, server)
+    with raw_server(tunnel) as port:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certified.place))  # type: ignore[attr-defined]
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        pltrack.configure(base_url="https://another.test")
+        with pltrack.pl_session():
+            MODEL.invoke("hi")
+        wait_until(lambda: len(tunnel.heads) >= 2)
+        pltrack.shutdown(5)
+    assert "Hostname mismatch" in caplog.text
+    assert {record.name for record in caplog.records} == {"pltrack"}
+    assert server.heads == []
+
+
+@pytest.mark.parametrize("password", ["hunter/2", "hunter#2", "hunter?2"])
+def test_a_proxy_address_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil, password: str
+) -> None:
+    """The reason is said without the password that makes it so."""
+    monkeypatch.setenv("https_proxy", f"http://me:{password}@127.0.0.1:8080")
+    pltrack.configure(base_url="https://promptlayer.test")
+    with pltrack.pl_session():
+        MODEL.invoke("hi")
+    wait_until(lambda: "proxy" in str(pltrack.status().last_error))
+    assert "hunter" not in str(pltrack.status().last_error)
 
 
 def test_a_proxy_that_speaks_tls_itself(certified: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,9 @@ class Api:
                 route = self._routes[to.base_url] = Route.to(to.base_url)
             async with asyncio.timeout(timeout):
                 if (connection := self._connections.idle(route)) is None:
-                    async with asyncio.timeout(min(timeout / 2, _CONNECT_MOST)):
-                        connection = await self._connections.connect(route)
+                    most = min(timeout / 2, _CONNECT_MOST)
+                    async with asyncio.timeout(most):
+                        connection = await self._connections.connect(route, most)
                 sent = True
                 answer = await connection.exchange(request(route))
             self._connections.keep(route, connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import encodings.idna  # noqa: F401 -- `getaddrinfo` would load it on our thread, where no fork waits for it
 import socket
 import threading
 import time

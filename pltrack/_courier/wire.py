@@ -19,6 +19,7 @@ from .names import Address, Names
 
 _KEPT = 30.0  # seconds that a connection may be idle
 _NEXT_AFTER = 1.0  # seconds until the next address of a host is tried
+_HEAD_MOST = 1_000_000
 _BODY_MOST = 64_000_000  # the answer repeats what was sent
 
 
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
     """One connection, and the answer that is under way on it."""
 
     transport: asyncio.Transport
+    socket: socket.socket
 
     def __init__(self, *, opens_tunnel: bool = False) -> None:
         self._opens_tunnel = opens_tunnel
@@ -74,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Response] | None = None
         self._headers: dict[bytes, bytes] = {}
         self._body = bytearray()
+        self._came = 0  # bytes
         self._begun = False  # with an answer whose head is here
         self._kept = False
         self.idle_since = 0.0
@@ -82,7 +85,7 @@ class Connection(asyncio.Protocol):
         """Send a request and return its answer; after any error the connection is closed."""
         if self.transport.is_closing():
             raise ConnectionResetError("the connection was closed at once")
-        self._answer, self._begun = asyncio.get_running_loop().create_future(), False
+        self._answer, self._begun, self._came = asyncio.get_running_loop().create_future(), False, 0
         try:
             self.transport.write(request)
             return await self._answer
@@ -97,6 +100,15 @@ class Connection(asyncio.Protocol):
         """Tell whether another exchange may follow."""
         return self._kept and not self.transport.is_closing() and not self.transport.get_write_buffer_size()
 
+    @property
+    def is_silent(self) -> bool:
+        """Tell whether nothing has come that a busy loop has not read yet: an end, or what was not asked for."""
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        return False
+
     # -- what asyncio tells -------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,10 +117,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
+        self._came += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(ConnectionError(f"what came is no answer in HTTP/1.1: {error}"))
+        if self._came > _HEAD_MOST and not self._begun:
+            self._fail(ConnectionError("the head of the answer does not end"))
 
     def connection_lost(self, error: Exception | None) -> None:
         """An answer may end with its connection."""
@@ -128,12 +143,13 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One line of its head."""
-        self._headers[name.lower()] = value
+        if not self._begun:  # what follows a body says nothing that is of use
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """Its head is here."""
-        self._begun = True
-        if self._opens_tunnel:
+        """Its head is here; what merely tells to go on is none, and may be all that ever comes."""
+        self._begun = self._parser.get_status_code() >= 200
+        if self._opens_tunnel and self._begun:
             self._done()
 
     def on_body(self, body: bytes) -> None:
@@ -144,8 +160,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def on_message_complete(self) -> None:
-        """It is here; what merely tells to go on is none."""
-        if self._parser.get_status_code() >= 200:
+        """It is here."""
+        if self._begun:
             self._kept = self._parser.should_keep_alive()
             self._done()
 
@@ -176,7 +192,8 @@ class Connections:
         waiting = self._idle.get(route, ())
         while waiting:
             connection = waiting.pop()
-            if connection.is_free and time.monotonic() - connection.idle_since < _KEPT:
+            is_young = time.monotonic() - connection.idle_since < _KEPT
+            if connection.is_free and is_young and connection.is_silent:
                 return connection
             connection.transport.abort()
         return None
@@ -187,7 +204,7 @@ class Connections:
             connection.idle_since = time.monotonic()
             self._idle.setdefault(route, []).append(connection)
         else:
-            connection.transport.close()
+            connection.transport.abort()  # to close it would wait for whoever does not read what is still to go out
 
     def close(self) -> None:
         """Close those that are idle."""
@@ -196,13 +213,13 @@ class Connections:
                 connection.transport.abort()
         self._idle.clear()
 
-    async def connect(self, route: Route) -> Connection:
-        """Return a new one; raise OSError when there can be none."""
+    async def connect(self, route: Route, within: float) -> Connection:
+        """Return a new one; raise OSError when there can be none. The caller lets it take `within` seconds."""
         if route.proxy is None:
-            return await self._opened(route.host, route.port, Connection(), route.secure)
+            return await self._opened(route.host, route.port, Connection(), route.secure, within)
         host, port = _place(route.proxy)
         tunnel = Connection(opens_tunnel=route.secure)
-        await self._opened(host, port, tunnel, route.proxy.scheme == "https")
+        await self._opened(host, port, tunnel, route.proxy.scheme == "https", within)
         if not route.secure:
             return tunnel
         to = f"[{route.host}]:{route.port}" if ":" in route.host else f"{route.host}:{route.port}"
@@ -212,6 +229,8 @@ class Connections:
             tunnel.transport.abort()
             raise ConnectionError(f"the proxy {host}:{port} answered {answer.status}")
         connection = Connection()
+        connection.connection_made(tunnel.transport)  # it may be lost before it is secured
+        connection.socket = tunnel.socket
         loop = asyncio.get_running_loop()
         try:
             secured = await loop.start_tls(tunnel.transport, connection, self._tls(), server_hostname=route.host)
@@ -221,11 +240,11 @@ class Connections:
         connection.connection_made(secured or tunnel.transport)
         return connection
 
-    async def _opened(self, host: str, port: int, connection: Connection, secure: bool) -> Connection:
+    async def _opened(self, host: str, port: int, connection: Connection, secure: bool, within: float) -> Connection:
         where = await self._names.addresses(host, port)
         try:
-            reached = await _reached(where)
-        except OSError:
+            connection.socket = reached = await _reached(where, within)
+        except BaseException:  # or they are silent, and there is no more time
             self._names.forget(host, port)
             raise
         context, named = (self._tls(), host) if secure else (None, None)
@@ -240,12 +259,13 @@ class Connections:
         return self._context
 
 
-async def _reached(where: list[Address]) -> socket.socket:
-    """Return a socket that is connected to the first address that answers."""
+async def _reached(where: list[Address], within: float) -> socket.socket:
+    """Return a socket that is connected to the first address that answers; each has a share of the time."""
     *others, last = where
+    share = min(_NEXT_AFTER, within / (len(where) + 1))
     for address in others:
         with suppress(OSError):
-            async with asyncio.timeout(_NEXT_AFTER):
+            async with asyncio.timeout(share):
                 return await _connected(address, where)
     return await _connected(last, where)
 
@@ -267,7 +287,10 @@ async def _connected(address: Address, where: list[Address]) -> socket.socket:
 
 def _place(parts: SplitResult) -> tuple[str, int]:
     host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:  # its words repeat the text, which may be part of a password
+        raise ValueError("the proxy's address cannot be read; in its password / # ? @ are written as %..") from None
     return host if host.isascii() else host.encode("idna").decode(), port
 
 
