@@ -343,13 +343,26 @@ def test_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\r\nProxy-Authorization: Basic bWU6cGFzcw==\r\n" in server.heads[0]
 
 
-def test_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("named", ["127.0.0.1", "127.0.0.1:PORT", "*"])
+def test_no_proxy(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     """What no_proxy names is reached without one."""
     server = Server()
     with raw_server(server) as port:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setenv("no_proxy", named.replace("PORT", str(port)))
         assert delivered(f"http://127.0.0.1:{port}")
+
+
+def test_a_proxy_of_another_kind(monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil) -> None:
+    """It is named, and nothing goes out past it."""
+    server = Server()
+    with raw_server(server) as port:
+        monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+        pltrack.configure(base_url=f"http://127.0.0.1:{port}")
+        with pltrack.pl_session():
+            MODEL.invoke("hi")
+        wait_until(lambda: "socks5" in str(pltrack.status().last_error))
+    assert (pltrack.status().pending, server.heads) == (1, [])
 
 
 @pytest.fixture(scope="module")

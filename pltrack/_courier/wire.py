@@ -295,11 +295,15 @@ def _place(parts: SplitResult) -> tuple[str, int]:
 
 
 def _proxy_of(parts: SplitResult) -> SplitResult | None:
-    if urllib.request.proxy_bypass(parts.hostname or ""):
+    if any(map(urllib.request.proxy_bypass, (parts.hostname or "", parts.netloc.rpartition("@")[2]))):
         return None
     proxies = urllib.request.getproxies()
-    told = proxies.get(parts.scheme) or proxies.get("all")
-    return urlsplit(told if "://" in told else f"http://{told}") if told else None
+    if not (told := proxies.get(parts.scheme) or proxies.get("all")):
+        return None
+    proxy = urlsplit(told if "://" in told else f"http://{told}")
+    if proxy.scheme not in ("http", "https"):
+        raise ValueError(f"the proxy speaks {proxy.scheme}; expected one that speaks HTTP")
+    return proxy
 
 
 def _login(name: str, parts: SplitResult) -> str:
