@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from .._settings import Destination, unkeyed
-from .wire import Connections, Response, Route
+from .route import Route
+from .wire import Connections, Response
 
 _CONNECT_MOST = 5.0
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import socket
 import ssl
 import time
-import urllib.request
 import zlib
 from contextlib import suppress
 from typing import NamedTuple
-from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import httptools
 
 from .names import Address, Names
+from .route import Route, login, place
 
 _KEPT = 30.0  # seconds that a connection may be idle
 _NEXT_AFTER = 1.0  # seconds until the next address of a host is tried
@@ -29,39 +27,6 @@ class Response(NamedTuple):
     status: int
     headers: dict[bytes, bytes]  # names in small letters
     body: bytes
-
-
-class Route(NamedTuple):
-    """The way to one address: who is to answer, through which proxy, and what each request says on it."""
-
-    secure: bool
-    host: str
-    port: int
-    proxy: SplitResult | None
-    target: str  # what stands before the path
-    headers: str
-
-    @classmethod
-    def to(cls, url: str) -> Route:
-        """Return the way to an address, through the proxy that the environment names for it."""
-        parts = urlsplit(url)
-        secure, (host, port) = parts.scheme == "https", _place(parts)
-        named = f"[{host}]" if ":" in host else host
-        netloc = f"{named}:{port}" if parts.port else named
-        target = quote(parts.path, safe="/%:@!$&'()*+,;=~")
-        headers = f"Host: {netloc}\r\n{_login('Authorization', parts)}"
-        proxy = _proxy_of(parts)
-        if proxy is not None and not secure:
-            target = f"http://{netloc}{target}"
-            headers += _login("Proxy-Authorization", proxy)
-        return cls(secure, host, port, proxy, target, headers)
-
-    def request(self, method: str, path: str, headers: str, body: bytes = b"") -> bytes:
-        """Return a request as it goes over the wire; each of the headers ends with a line's end."""
-        length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
-        general = "Accept: application/json\r\nAccept-Encoding: gzip\r\nUser-Agent: pltrack\r\n"
-        head = f"{method} {self.target}{path} HTTP/1.1\r\n{self.headers}{general}{headers}{length}\r\n"
-        return head.encode() + body
 
 
 class Connection(asyncio.Protocol):
@@ -217,14 +182,14 @@ class Connections:
         """Return a new one; raise OSError when there can be none. The caller lets it take `within` seconds."""
         if route.proxy is None:
             return await self._opened(route.host, route.port, Connection(), route.secure, within)
-        host, port = _place(route.proxy)
+        host, port = place(route.proxy)
         tunnel = Connection(opens_tunnel=route.secure)
         await self._opened(host, port, tunnel, route.proxy.scheme == "https", within)
         if not route.secure:
             return tunnel
         to = f"[{route.host}]:{route.port}" if ":" in route.host else f"{route.host}:{route.port}"
-        login = _login("Proxy-Authorization", route.proxy)
-        answer = await tunnel.exchange(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{login}\r\n".encode())
+        asked = f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{login('Proxy-Authorization', route.proxy)}\r\n"
+        answer = await tunnel.exchange(asked.encode())
         if not 200 <= answer.status < 300:
             tunnel.transport.abort()
             raise ConnectionError(f"the proxy {host}:{port} answered {answer.status}")
@@ -283,34 +248,6 @@ async def _connected(address: Address, where: list[Address]) -> socket.socket:
     where.remove(address)
     where.insert(0, address)
     return reached
-
-
-def _place(parts: SplitResult) -> tuple[str, int]:
-    host = parts.hostname or ""
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:  # its words repeat the text, which may be part of a password
-        raise ValueError("the proxy's address cannot be read; in its password / # ? @ are written as %..") from None
-    return host if host.isascii() else host.encode("idna").decode(), port
-
-
-def _proxy_of(parts: SplitResult) -> SplitResult | None:
-    if any(map(urllib.request.proxy_bypass, (parts.hostname or "", parts.netloc.rpartition("@")[2]))):
-        return None
-    proxies = urllib.request.getproxies()
-    if not (told := proxies.get(parts.scheme) or proxies.get("all")):
-        return None
-    proxy = urlsplit(told if "://" in told else f"http://{told}")
-    if proxy.scheme not in ("http", "https"):
-        raise ValueError(f"the proxy speaks {proxy.scheme}; expected one that speaks HTTP")
-    return proxy
-
-
-def _login(name: str, parts: SplitResult) -> str:
-    if parts.username is None:
-        return ""
-    told = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return f"{name}: Basic {base64.b64encode(told.encode()).decode()}\r\n"
 
 
 def _unzipped(body: bytes) -> bytes:
