@@ -6,12 +6,25 @@ from __future__ import annotations
 import logging  # noqa: F401
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 LOCK = threading.RLock()  # around SQLite; who takes both takes it first
 MODULES = threading.RLock()  # around imports in functions
 _LONGEST = 2.0  # more than SQLite waits for other programs; a disk that hangs must not hold up the program
 _LONGEST_LOAD = 30.0  # a busy machine takes seconds, and a child would wait for ever for what is half loaded in it
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Hold MODULES, unless another thread loads something: the program's own threads do not wait for ours."""
+    lock = MODULES
+    held = lock.acquire(blocking=False)
+    try:
+        yield
+    finally:
+        if held:
+            lock.release()
 
 
 def _hold() -> None:

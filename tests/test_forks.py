@@ -202,6 +202,25 @@ def test_a_fork_while_the_first_session_loads_its_modules(promptlayer: FakePromp
     assert_each_once(run(code, environment(journal, promptlayer)), promptlayer, 2)
 
 
+def test_the_first_session_does_not_wait_for_what_our_threads_load(promptlayer: FakePromptLayer, journal: Path) -> None:
+    """What they load after a first word about an old request is no matter of the program's own threads."""
+    code = slow("pltrack._journal.rows").partition("call()\nassert disk")[0]
+    assert "Disk" in code
+    out = run(
+        code
+        + """
+pltrack.request("f" * 32).score(5)
+assert disk.found.wait(20)
+before = time.monotonic()
+with pltrack.pl_session():
+    model.invoke("hi")
+print(time.monotonic() - before)
+""",
+        environment(journal, promptlayer),
+    )
+    assert float(out) < 2
+
+
 def test_a_fork_that_python_does_not_know_of(promptlayer: FakePromptLayer, journal: Path) -> None:
     """Where Python's fork hooks do not run, the process id tells, though a lock of ours was held meanwhile."""
     out = run(
