@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
@@ -30,15 +33,20 @@ def arrived(server: FakePromptLayer) -> list[str]:
     return [logged.metadata["pltrack_id"] for logged in server.requests]
 
 
+@contextmanager
+def opened(path: Path | str, **options: Any) -> Iterator[sqlite3.Connection]:
+    """Open a journal beside the program, in a transaction that is committed; closed afterwards."""
+    with closing(sqlite3.connect(path, **options)) as db, db:
+        yield db
+
+
 def in_file(path: Path, what: str = "count(*)", table: str = "requests") -> object:
     """Ask another connection about the file."""
-    db = sqlite3.connect(path)
-    try:
-        return db.execute(f"select {what} from {table}").fetchone()[0]
-    except sqlite3.OperationalError:  # it has no tables yet
-        return None
-    finally:
-        db.close()
+    with opened(path) as db:
+        try:
+            return db.execute(f"select {what} from {table}").fetchone()[0]
+        except sqlite3.OperationalError:  # it has no tables yet
+            return None
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import opened
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from programs import environment, run
 from sockets import raw_server, read_request
@@ -112,7 +113,7 @@ def test_a_prompts_own_link_that_is_refused_can_be_seen(promptlayer: FakePromptL
     assert (result.delivered, result.pending) == (2, 0)
     assert promptlayer.requests[0].scores == {"default": 80}
     pltrack.shutdown(5)
-    with sqlite3.connect(tmp_path / "journal.db") as db:
+    with opened(tmp_path / "journal.db") as db:
         ((state, payload, reason),) = db.execute("select state, payload, reason from notes where kind = 'prompt'")
     assert (state, "example" in payload, reason[:3]) == ("failed", True, "404")
 
@@ -212,7 +213,7 @@ def test_a_far_retry_after_is_an_hour_at_most(promptlayer: FakePromptLayer, tmp_
     track()
     promptlayer.wait_for(lambda pl: pl.calls and pl.calls[0].status)
     pltrack.shutdown(0)
-    with sqlite3.connect(tmp_path / "journal.db") as db:
+    with opened(tmp_path / "journal.db") as db:
         (due,) = db.execute("select max(due_at) from requests").fetchone()
     assert due - time.time() <= 3601
 
@@ -476,7 +477,7 @@ def test_hold_leaves_it_to_the_user(
     track("next")
     pltrack.flush(10)
     assert pltrack.status().failed == 1
-    with sqlite3.connect(tmp_path / "journal.db") as db:
+    with opened(tmp_path / "journal.db") as db:
         (reason,) = db.execute("select reason from requests where state = 'failed'").fetchone()
     assert "may have arrived" in reason
     assert "may have arrived" in caplog.text
@@ -537,7 +538,7 @@ def test_searches_keep_to_the_limit(
     pltrack.configure(delivery="external")
     session = track(*[f"call {n}" for n in range(60)])
     pltrack.flush(10)
-    with sqlite3.connect(tmp_path / "journal.db") as db:
+    with opened(tmp_path / "journal.db") as db:
         db.execute("update requests set uncertain = 1")
     pltrack.configure(delivery="background")
     pltrack.flush(0.5)
@@ -630,7 +631,7 @@ def test_a_clock_that_is_set_back_parks_nothing(promptlayer: FakePromptLayer, tm
     pltrack.configure(delivery="external")
     track()
     pltrack.shutdown(5)
-    with sqlite3.connect(tmp_path / "journal.db") as db:
+    with opened(tmp_path / "journal.db") as db:
         db.execute("update requests set due_at = due_at + 7200")
         if held:
             db.execute("update requests set state = 'sending', lease_until = due_at")

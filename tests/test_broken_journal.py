@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from journals import opened
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from programs import environment, run, start
 
@@ -61,7 +62,7 @@ def test_a_lock_held_for_long_loses_nothing(
 
 def test_a_lock_held_at_opening_is_waited_for(promptlayer: FakePromptLayer, journal: Path, wait_until: Wait) -> None:
     """A journal that another program holds when it is opened is not given up for memory."""
-    with sqlite3.connect(journal, isolation_level=None) as holder:
+    with opened(journal, isolation_level=None) as holder:
         holder.execute("pragma journal_mode = wal")
         holder.execute("begin exclusive")
         ours = call("held")
@@ -75,7 +76,7 @@ def test_shutdown_ends_in_time_under_a_lock(promptlayer: FakePromptLayer, journa
     """A journal that cannot be written does not hold up the end."""
     call("before")
     assert pltrack.flush(10).pending == 0
-    with sqlite3.connect(journal, isolation_level=None) as holder:
+    with opened(journal, isolation_level=None) as holder:
         holder.execute("begin exclusive")
         call("held")
         wait_until(lambda: pltrack.status().last_error)
@@ -115,7 +116,7 @@ def test_a_full_disk_loses_nothing(promptlayer: FakePromptLayer, journal: Path) 
     assert "None" not in out[1]
     assert arrived(promptlayer) == sorted(out[2].split())
     assert out[3] == "False 0"
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         assert db.execute("select count(*) from requests where state = 'delivered'").fetchone() == (31,)
 
 
@@ -211,7 +212,7 @@ def test_processes_that_meet_the_same_broken_file_share_the_fresh_one(
     children = [start(TWO, environment(journal, promptlayer)) for _ in range(3)]
     ids = [child.communicate(timeout=60)[0].strip() for child in children]
     assert len(aside(journal)) == 1
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         assert sorted(row[0] for row in db.execute("select id from requests")) == sorted(ids)
     assert arrived(promptlayer) == sorted(ids)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from commands import COMMAND, cli, settings
+from journals import opened
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from programs import run
 
@@ -40,9 +40,8 @@ def env(tmp_path: Path) -> dict[str, str]:
         FakeListChatModel(responses=[], error_on_chunk_number=0).invoke("nothing")
     pltrack.flush(10)
     pltrack.shutdown(1)
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         db.execute("update requests set started_at = 1e9, ended_at = 1e9 + 1, model = 'gpt-4.1' where status = 'ERROR'")
-    db.close()
     return settings(journal)
 
 
@@ -288,7 +287,7 @@ def test_export_needs_no_memory(env: dict[str, str]) -> None:
         return [int(each) for each in done.stdout.split()]
 
     few, memory = measured()
-    with sqlite3.connect(env["PLTRACK_JOURNAL"]) as db:
+    with opened(env["PLTRACK_JOURNAL"]) as db:
         columns = [row[1] for row in db.execute("pragma table_info(requests)") if row[1] not in {"seq", "id"}]
         names = ", ".join(columns)
         db.execute(
@@ -298,7 +297,6 @@ def test_export_needs_no_memory(env: dict[str, str]) -> None:
         db.execute(
             "insert into bodies select r.seq, b.payload from requests r, bodies b where r.seq >= 1000 and b.seq = 1"
         )
-    db.close()
     many, much = measured()
     assert (few, many) == (3, 100_003)
     assert much < memory * 1.3

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import cli, settings
+from journals import opened
 from programs import run
 
 from pltrack.testing import FakePromptLayer, Fault
@@ -124,9 +124,8 @@ def test_a_note_that_was_given_up(tmp_path: Path, promptlayer: FakePromptLayer) 
     journal = tmp_path / "journal.db"
     env = settings(journal, promptlayer, PLTRACK_DELIVERY="external")
     run("pltrack.request('nobody-knows-this-request-of-another-machine').score(1)\npltrack.shutdown(1)", env)
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         db.execute("update notes set created_at = created_at - 90000")
-    db.close()
     run(EXPIRE, env)
     before = json.loads(cli("status", "--json", env=env).out)
     assert (before["failed"], before["orphans"]) == (1, 0)
@@ -138,9 +137,8 @@ def test_a_note_that_was_given_up(tmp_path: Path, promptlayer: FakePromptLayer) 
 
 def test_what_has_no_content_any_more(env: dict[str, str]) -> None:
     """It cannot be sent again: that is said, and it stays refused."""
-    with sqlite3.connect(env["PLTRACK_JOURNAL"]) as db:
+    with opened(env["PLTRACK_JOURNAL"]) as db:
         db.execute("delete from bodies")
-    db.close()
     assert "2 request(s) cannot be sent again" in cli("retry", "--all", env=env, code=1).err
     assert [each["delivery"]["state"] for each in entries(env)] == ["failed", "failed"]
 

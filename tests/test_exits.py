@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import time
 from pathlib import Path
 
 import pytest
+from journals import opened
 from programs import environment, run, start
 
 from pltrack.testing import FakePromptLayer, Fault
@@ -28,10 +28,8 @@ def journal(tmp_path: Path) -> Path:
 
 def on_disk(journal: Path) -> list[str]:
     """Return the ids of the requests in the journal."""
-    with sqlite3.connect(journal) as db:
-        found = sorted(row[0] for row in db.execute("select id from requests"))
-    db.close()
-    return found
+    with opened(journal) as db:
+        return sorted(row[0] for row in db.execute("select id from requests"))
 
 
 def arrived(promptlayer: FakePromptLayer) -> list[str]:

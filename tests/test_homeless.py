@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from journals import arrived
+from journals import arrived, opened
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from programs import PREAMBLE, environment, run, start
 
@@ -152,7 +152,7 @@ def left_behind(journal: Path, server: FakePromptLayer, *, killed: bool) -> list
 def readable(journal: Path) -> set[str]:
     """Return the ids of calls that can still be read whole."""
     found = set()
-    with sqlite3.connect(f"{journal.as_uri()}?mode=ro&immutable=1", uri=True) as db:
+    with opened(f"{journal.as_uri()}?mode=ro&immutable=1", uri=True) as db:
         for seq in range(1, 21):
             try:
                 rows = db.execute(
@@ -161,7 +161,6 @@ def readable(journal: Path) -> set[str]:
                 found.update(row[1] for row in rows if json.loads(row[-1]))
             except (sqlite3.DatabaseError, ValueError):
                 continue
-    db.close()
     return found
 
 
@@ -217,9 +216,8 @@ def test_flush_does_not_call_lost_records_delivered(
             MODEL.invoke("y" * 3000)
         ids += s.ids
     assert pltrack.flush(10).pending == 60
-    with sqlite3.connect(journal) as other:
+    with opened(journal) as other:
         other.execute("pragma wal_checkpoint(truncate)")
-    other.close()
     with journal.open("r+b") as file:  # the schema stays, all that follows is gone
         size = file.seek(0, os.SEEK_END)
         file.seek(4096 * 40)

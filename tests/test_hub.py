@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import opened
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from postgres import Server
 from programs import environment, run, start
@@ -202,12 +203,10 @@ def test_a_kill_while_handing_over(promptlayer: FakePromptLayer, hub_url: str, t
 
 
 def _end_leases(journal: Path) -> None:
-    import sqlite3
 
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         for table in ("requests", "notes"):
             db.execute(f"update {table} set lease_until = 1 where state = 'sending'")
-    db.close()
 
 
 def test_many_workers_deliver_each_row_once(promptlayer: FakePromptLayer, hub_url: str, tmp_path: Path) -> None:

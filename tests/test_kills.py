@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from journals import opened
 from programs import environment, run, start
 
 from pltrack.testing import FakePromptLayer, Fault
@@ -61,13 +62,13 @@ def journal(tmp_path: Path) -> Path:
 
 
 def known(journal: Path) -> list[str]:
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         return [row[0] for row in db.execute("select id from requests")]
 
 
 def end_leases(journal: Path) -> None:
     """Do to the journal what a minute does: the leases of the dead are over, and their rows are long due."""
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         for table in ("requests", "notes"):
             db.execute(f"update {table} set lease_until = lease_until - 60, due_at = due_at - 60")
 
@@ -81,7 +82,7 @@ def killed(program: str, journal: Path, server: FakePromptLayer) -> None:
 def assert_each_once(server: FakePromptLayer, journal: Path) -> None:
     got = Counter(logged.metadata["pltrack_id"] for logged in server.requests)
     assert got == Counter(known(journal))
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         held = dict(db.execute("select id, pl_id from requests where state = 'delivered'"))
     assert held == {logged.metadata["pltrack_id"]: logged.id for logged in server.requests}
 
@@ -142,7 +143,7 @@ def test_a_kill_in_mid_send(
 
 
 def settled(journal: Path) -> int:
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         return int(db.execute("select count(*) from requests where state = 'delivered'").fetchone()[0])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from journals import opened
 from programs import environment, run, start
 
 from pltrack.testing import FakePromptLayer, Fault
@@ -63,7 +63,7 @@ def ids(server: FakePromptLayer) -> Counter[str]:
 
 
 def in_journal(journal: Path) -> Counter[str]:
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         return Counter(row[0] for row in db.execute("select id from requests"))
 
 
@@ -94,7 +94,7 @@ def test_a_locked_journal_is_not_noticed_by_the_program(promptlayer: FakePromptL
     program = CALLS.format(before="pltrack.flush(20)", calls=100, after="assert pltrack.flush(20).pending == 0")
     process = start(program, environment(journal, promptlayer))
     assert line_of(process) == "ready"
-    with sqlite3.connect(journal, isolation_level=None) as blocker:
+    with opened(journal, isolation_level=None) as blocker:
         blocker.execute("begin immediate")
         go(process)
         most, longest = (float(each) for each in line_of(process).split())  # all calls were made under the lock
@@ -116,7 +116,7 @@ def test_a_lock_that_is_there_before_the_journal_is_opened(promptlayer: FakeProm
         CALLS.format(before="", calls=20, after="assert pltrack.flush(20).pending == 0"),
         environment(journal, promptlayer),
     )
-    with sqlite3.connect(journal, isolation_level=None) as blocker:
+    with opened(journal, isolation_level=None) as blocker:
         blocker.execute("begin immediate")
         assert line_of(process) == "ready"
         go(process)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import opened
 from programs import environment, run
 
 import pltrack
@@ -26,7 +27,7 @@ def journal(tmp_path: Path) -> Path:
 
 def row(journal: Path) -> dict[str, Any]:
     """Return the journal's only note."""
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         db.row_factory = sqlite3.Row
         (found,) = db.execute("select * from notes")
         return dict(found)
@@ -34,7 +35,7 @@ def row(journal: Path) -> dict[str, Any]:
 
 def aged(journal: Path, hours: float) -> None:
     """Let the journal's notes be older: the database's clock is nobody's to set."""
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         db.execute("update notes set created_at = created_at - ?, due_at = due_at - ?", [hours * 3600] * 2)
 
 

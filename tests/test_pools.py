@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from journals import opened
 from programs import environment
 
 from pltrack.testing import FakePromptLayer, Fault
@@ -125,9 +125,8 @@ def test_a_silent_server_costs_children_the_exit_timeout_only(promptlayer: FakeP
     code = "pltrack.flush(0.1); began = time.time(); children(call, 3); print(time.time() - began)"
     *said, took = run(journal, environment(journal, promptlayer, PLTRACK_EXIT_TIMEOUT="0.5"), "fork", code)
     assert float(took) < 0.5 + 1.5
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         assert {row[0] for row in db.execute("select id from requests")} == set(said)
-    db.close()
 
 
 def test_multiprocessing_is_not_imported_by_us(journal: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import copy
 import json
 import pickle
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import opened
 from langchain.agents import create_agent
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, convert_to_openai_messages
@@ -855,9 +855,8 @@ def test_local_links_stay_local(pltrack_journal: Path, monkeypatch: pytest.Monke
     with pltrack.pl_session():
         (pltrack.prompts.get("example") | model()).invoke({"name": "Ada"})
     pltrack.flush(10)
-    with sqlite3.connect(pltrack_journal) as db:
+    with opened(pltrack_journal) as db:
         ((linked, payload),) = db.execute("select local_link, payload from requests join bodies using (seq)").fetchall()
-    db.close()
     assert json.loads(linked) == {
         "prompt_name": "example",
         "prompt_input_variables": {"name": "Ada"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from journals import opened
 from programs import environment, run, start
 
 from pltrack.testing import FakePromptLayer
@@ -104,12 +104,12 @@ def recorded(target: Path, journal: Path, server: FakePromptLayer, **more: str) 
 
 
 def columns(journal: Path) -> set[str]:
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         return {row[1] for row in db.execute("pragma table_info(requests)")}
 
 
 def schema(journal: Path) -> str:
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         return str(db.execute("select value from meta where key = 'schema'").fetchone()[0])
 
 
@@ -215,7 +215,7 @@ def test_a_file_of_a_schema_from_the_future(
 ) -> None:
     """Whatever the file says of itself, this version leaves it as it is and loses nothing."""
     recorded(older, journal, promptlayer)
-    with sqlite3.connect(journal) as db:
+    with opened(journal) as db:
         db.execute("update meta set value = ? where key = 'schema'", [schema])
     ids = recorded(older, journal, promptlayer)
     assert {logged.metadata["pltrack_id"] for logged in promptlayer.requests} >= set(ids)
