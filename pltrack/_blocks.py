@@ -177,7 +177,7 @@ def check_hook(*, at_once: bool = False) -> bool | None:
 def _register_hook(runtime: _runtime.Runtime) -> None:
     global _hook_registered
     if not _hook_registered:
-        with _loading.at_once():
+        with _loading.FIRST:
             from langchain_core.tracers.context import register_configure_hook
 
             from . import _handler  # noqa: F401

@@ -196,7 +196,7 @@ def test_a_fork_while_a_slow_disk_gives_us_those_of_the_hub(
 def test_a_fork_while_the_first_session_loads_its_modules(promptlayer: FakePromptLayer, journal: Path) -> None:
     """The same for what the program's own threads load on our account."""
     code = slow("pltrack._handler").replace(
-        "call()\nassert disk", "threading.Thread(target=call).start()\nassert disk", 1
+        "call()\nassert disk", "model.invoke('hi')\nthreading.Thread(target=call).start()\nassert disk", 1
     )
     assert "Thread(target=call)" in code
     assert_each_once(run(code, environment(journal, promptlayer)), promptlayer, 2)
