@@ -87,7 +87,9 @@ _WITHOUT_END = (
     *((b"J", rule) for rule in _keys(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", "eyJ")),
 )
 # Not each of the others is looked for: a record is split at all - and _; the ends of its pieces tell what may be there.
-_BY_END = {end: tuple(rule for rule in _WITH_END if rule.end == end) for end in dict.fromkeys(e.end for e in _WITH_END)}
+_BY_END: dict[bytes, tuple[_Rule, ...]] = {}
+for _rule in _WITH_END:
+    _BY_END[_rule.end] = (*_BY_END.get(_rule.end, ()), _rule)
 # Those of many words first: a key must not take their first word away.
 _ALL = (*(rule for _, rule in _WITHOUT_END), *chain(*_BY_END.values()))
 _LAST_TWO = itemgetter(slice(-2, None))
@@ -144,10 +146,10 @@ class FailedError(Exception):
     """The user's function failed; its own words are not repeated, they may hold what it was to hide."""
 
 
-def _rules_for(encoded: bytes) -> list[_Rule]:
+def _rules_for(encoded: bytes) -> Sequence[_Rule]:
     """Return the rules that may find something in a record; mostly none."""
     if b"\\\\u00" in encoded:  # a sign may be written in escapes
-        return list(_ALL)
+        return _ALL
     likely = [rule for seldom, rule in _WITHOUT_END if seldom in encoded]
     pieces = encoded.replace(b"-", b"_").split(b"_", _MOST_ENDS)
     ends = _BY_END.keys() if len(pieces) > _MOST_ENDS else _BY_END.keys() & map(_LAST_TWO, pieces)

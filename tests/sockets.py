@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
 
 
 @contextmanager
@@ -48,3 +54,14 @@ def read_request(connection: socket.socket) -> str:
     """Read one HTTP request and return its path; empty at the end."""
     head = read_head(connection)
     return head.split(" ")[1] if head else ""
+
+
+def tls_server(place: Path, name: str) -> ssl.SSLContext:
+    """Return what makes a server prove its name to whoever trusts `cert.pem` in that place."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=pltrack -keyout key.pem -out cert.pem -addext"
+    subprocess.run([*made.split(), f"subjectAltName={name}"], cwd=place, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place / "cert.pem", place / "key.pem")
+    return context

@@ -5,11 +5,8 @@ from __future__ import annotations
 import email.utils
 import itertools
 import logging
-import shutil
 import socket
 import sqlite3
-import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +19,7 @@ import pytest
 from journals import opened
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from programs import environment, run
-from sockets import raw_server, read_request
+from sockets import raw_server, read_request, tls_server
 
 import pltrack
 from pltrack._courier import answers, line, search
@@ -280,16 +277,11 @@ def test_https_to_a_server_that_speaks_plain_http(promptlayer: FakePromptLayer, 
     assert not promptlayer.calls
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_a_certificate_that_nobody_vouches_for(
     promptlayer: FakePromptLayer, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     """Content and key never go to a server that cannot prove who it is."""
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    pair = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
-    subprocess.run([*made, *pair], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context = tls_server(tmp_path, "IP:127.0.0.1")
     got: list[bytes] = []
 
     def converse(connection: socket.socket) -> None:

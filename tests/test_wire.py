@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from sockets import raw_server, read_head
+from sockets import raw_server, read_head, tls_server
 
 import pltrack
 from pltrack._courier import answers, search, wire
@@ -368,26 +366,8 @@ def test_a_proxy_of_another_kind(monkeypatch: pytest.MonkeyPatch, wait_until: Wa
 @pytest.fixture(scope="module")
 def certified(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     """A server that proves to be promptlayer.test, for whoever trusts its certificate."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificate")
     place = tmp_path_factory.mktemp("certificate")
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=promptlayer.test",
-        "-addext",
-    ]
-    pair = ["-keyout", str(place / "key.pem"), "-out", str(place / "cert.pem")]
-    subprocess.run([*made, "subjectAltName=DNS:promptlayer.test", *pair], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(place / "cert.pem", place / "key.pem")
+    context = tls_server(place, "DNS:promptlayer.test")
     context.place = place / "cert.pem"  # type: ignore[attr-defined]
     return context
 

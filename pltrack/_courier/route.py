@@ -23,8 +23,7 @@ class Route(NamedTuple):
         """Return the way to an address, through the proxy that the environment names for it."""
         parts = urlsplit(url)
         secure, (host, port) = parts.scheme == "https", place(parts)
-        named = f"[{host}]" if ":" in host else host
-        netloc = f"{named}:{port}" if parts.port else named
+        netloc = written(host, parts.port)
         target = quote(parts.path, safe="/%:@!$&'()*+,;=~")
         headers = f"Host: {netloc}\r\n{login('Authorization', parts)}"
         proxy = _proxy_of(parts)
@@ -49,6 +48,12 @@ def place(parts: SplitResult) -> tuple[str, int]:
     except ValueError:  # its words repeat the text, which may be part of a password
         raise ValueError("the proxy's address cannot be read; in its password / # ? @ are written as %..") from None
     return host if host.isascii() else host.encode("idna").decode(), port
+
+
+def written(host: str, port: int | None) -> str:
+    """Return host and port as requests name them."""
+    named = f"[{host}]" if ":" in host else host
+    return f"{named}:{port}" if port else named
 
 
 def _proxy_of(parts: SplitResult) -> SplitResult | None:

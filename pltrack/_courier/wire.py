@@ -13,7 +13,7 @@ from typing import NamedTuple
 import httptools
 
 from .names import Address, Names
-from .route import Route, login, place
+from .route import Route, login, place, written
 
 _KEPT = 30.0  # seconds that a connection may be idle
 _NEXT_AFTER = 1.0  # seconds until the next address of a host is tried
@@ -187,7 +187,7 @@ class Connections:
         await self._opened(host, port, tunnel, route.proxy.scheme == "https", within)
         if not route.secure:
             return tunnel
-        to = f"[{route.host}]:{route.port}" if ":" in route.host else f"{route.host}:{route.port}"
+        to = written(route.host, route.port)
         asked = f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{login('Proxy-Authorization', route.proxy)}\r\n"
         answer = await tunnel.exchange(asked.encode())
         if not 200 <= answer.status < 300:
